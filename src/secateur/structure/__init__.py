@@ -1,0 +1,32 @@
+"""Floor 1: what a model is made of and what it costs."""
+
+from secateur.structure._cost import Cost, Factor, Polynomial, Term
+from secateur.structure._structure import (
+    Decision,
+    Family,
+    Fixed,
+    Layer,
+    Live,
+    Member,
+    Reason,
+    Structure,
+    Stub,
+    TensorInfo,
+)
+
+__all__ = [
+    "Cost",
+    "Decision",
+    "Factor",
+    "Family",
+    "Fixed",
+    "Layer",
+    "Live",
+    "Member",
+    "Polynomial",
+    "Reason",
+    "Structure",
+    "Stub",
+    "TensorInfo",
+    "Term",
+]
