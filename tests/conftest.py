@@ -1,0 +1,47 @@
+"""The clean room every test runs in, and the switch that rewrites golden files."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from tests.clean_room import Snapshot
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regen", action="store_true", help="Rewrite the files in tests/golden.")
+
+
+def pytest_configure() -> None:
+    # Two cores shared by two workers; and sums in one order, so that equal seeds give equal bits.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def regen(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be rewritten instead of compared."""
+    return bool(request.config.getoption("--regen"))
+
+
+@pytest.fixture(autouse=True)
+def _clean_room() -> Iterator[None]:
+    """Seed the generators, and fail a test that leaves the process other than it found it.
+
+    SECATEUR_TEST_SEED=random frees the seed: tests that only pass by luck show themselves.
+    """
+    before = Snapshot.take()
+    wish = os.environ.get("SECATEUR_TEST_SEED", "0")
+    seed = random.SystemRandom().randrange(2**32) if wish == "random" else int(wish)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+    yield
+    complaints = before.complaints()
+    before.restore()
+    if complaints:
+        pytest.fail(f"The test (seed {seed}) left traces: {'; '.join(complaints)}.", pytrace=False)
