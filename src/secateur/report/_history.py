@@ -1,0 +1,402 @@
+"""The history of a run: what its events say, turned into small frozen records for the plots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+from pydantic import JsonValue
+
+from secateur.report._events import (
+    Calibration,
+    End,
+    Epoch,
+    EventLog,
+    Remove,
+    Settle,
+    Start,
+    Step,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A quantity over time; a value is None where the run did not know it or it was not finite.
+
+    Attributes:
+        times: In epochs, or in steps where the run has no epochs.
+        values: As many as times.
+    """
+
+    times: tuple[float, ...]
+    values: tuple[float | None, ...]
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to draw."""
+        return any(value is not None for value in self.values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyHistory:
+    """A family of units through the run.
+
+    Attributes:
+        name: As the structure names it.
+        kind: What its units are (channels, heads, ...).
+        units_before: Units at the start.
+        units_after: Units left.
+        theta: Keep parameters of its units: minimum, quartile, median, quartile, maximum.
+    """
+
+    name: str
+    kind: str
+    units_before: int
+    units_after: int
+    theta: tuple[Curve, Curve, Curve, Curve, Curve]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerHistory:
+    """A removable layer through the run.
+
+    Attributes:
+        name: As the structure names it.
+        is_kept: False once it is gone.
+        removed_at: When it went; None where it stayed or the time is not known.
+        worth: Its worth relative to its price when it went.
+        phi: Its keep parameter.
+    """
+
+    name: str
+    is_kept: bool
+    removed_at: float | None
+    worth: float | None
+    phi: Curve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """One removal: what went, what it was worth, and what was left.
+
+    Attributes:
+        step: Optimizer steps taken.
+        time: The same on the clock of the curves.
+        units: How many units went, by family.
+        layers: The layers that went.
+        worth: Worth relative to the price, by family or layer; 1 is worth exactly its price.
+        price: In nats per 100 % of complexity.
+        macs: MACs left afterwards.
+        params: Parameters left afterwards.
+        max_difference: Largest difference between masked and smaller network, where measured.
+    """
+
+    step: int
+    time: float
+    units: Mapping[str, int]
+    layers: tuple[str, ...]
+    worth: Mapping[str, float]
+    price: float | None
+    macs: float | None
+    params: float | None
+    max_difference: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Measured seconds of one forward pass at a batch size."""
+
+    batch_size: int
+    before_seconds: float
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Everything the report shows of one run.
+
+    Attributes:
+        model: What was trained, in the user's words.
+        data: On what.
+        seed: The run's seed.
+        method: Name of the method.
+        settings: Its settings.
+        machine: What it ran on.
+        versions: Of the software.
+        clock: Unit of all times: ``"epoch"`` or ``"step"``.
+        last_step: Step of the last event.
+        total_steps: Steps the run was planned for.
+        is_finished: True where the run wrote its ``end``.
+        is_torn: True where the last line of the events was cut off.
+        unknown: Kinds of events that were left out.
+        macs_before: Multiply-accumulates of one example at the start.
+        macs_after: The same at the end, or as far as the run came.
+        params_before: Parameters at the start.
+        params_after: Parameters at the end, or as far as the run came.
+        validation_accuracy: After each epoch, in [0, 1].
+        macs_share: MACs of the live network as a share of those at the start.
+        expected_macs_share: The same in expectation over the gates.
+        price: In nats per 100 % of complexity.
+        families: In the order of the network.
+        layers: In the order of the network.
+        removals: In order of time.
+        settled_at: When the search ended.
+        calibration: Last measured scale of the units' worth, by family.
+        test_accuracy: In [0, 1].
+        training_macs: Multiply-accumulates spent on training so far, after each epoch.
+        training_seconds: Seconds spent on training so far, after each epoch.
+        total_seconds: Seconds of the whole training.
+        total_training_macs: Multiply-accumulates of the whole training.
+        latency: By rising batch size.
+    """
+
+    model: str
+    data: str
+    seed: int | None
+    method: str
+    settings: Mapping[str, JsonValue]
+    machine: Mapping[str, JsonValue]
+    versions: Mapping[str, JsonValue]
+    clock: str
+    last_step: int
+    total_steps: int | None
+    is_finished: bool
+    is_torn: bool
+    unknown: tuple[str, ...]
+    macs_before: float | None
+    macs_after: float | None
+    params_before: float | None
+    params_after: float | None
+    validation_accuracy: Curve
+    macs_share: Curve
+    expected_macs_share: Curve
+    price: Curve
+    families: tuple[FamilyHistory, ...]
+    layers: tuple[LayerHistory, ...]
+    removals: tuple[Removal, ...]
+    settled_at: float | None
+    calibration: Mapping[str, float]
+    test_accuracy: float | None
+    training_macs: Curve
+    training_seconds: Curve
+    total_seconds: float | None
+    total_training_macs: float | None
+    latency: tuple[Latency, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sorted:
+    """The events by kind, with the length of an epoch (None where there are no epochs)."""
+
+    start: Start
+    steps: tuple[Step, ...]
+    epochs: tuple[Epoch, ...]
+    removes: tuple[Remove, ...]
+    calibrations: tuple[Calibration, ...]
+    settle: Settle | None
+    end: End | None
+    epoch_steps: float | None
+
+    def time(self, step: int) -> float:
+        return step / self.epoch_steps if self.epoch_steps else float(step)
+
+
+def history_of(log: EventLog) -> History:
+    """Turn the events of a run into its history.
+
+    Args:
+        log: The events of the run.
+
+    Returns:
+        The history, as far as the run came.
+    """
+    run = _sort(log)
+    start, end = run.start, run.end
+    method = start.method
+    machine = start.machine if isinstance(start.machine, dict) else {"machine": start.machine}
+    return History(
+        model=start.model,
+        data=start.data,
+        seed=start.seed,
+        method=method.name if method else "",
+        settings=method.settings if method else {},
+        machine={name: value for name, value in machine.items() if value is not None},
+        versions=start.versions,
+        clock="epoch" if run.epoch_steps else "step",
+        last_step=max(event.step for event in (start, *log.events)),
+        total_steps=start.total_steps,
+        is_finished=end is not None,
+        is_torn=log.is_torn,
+        unknown=log.unknown,
+        macs_before=_finite(start.macs),
+        macs_after=_last(record.macs for record in _states(run)),
+        params_before=_finite(start.params),
+        params_after=_last(record.params for record in _states(run)),
+        validation_accuracy=_curve(run, ((e.step, e.validation_accuracy) for e in run.epochs)),
+        macs_share=_macs_share(run),
+        expected_macs_share=_curve(run, ((s.step, s.expected_macs_share) for s in run.steps)),
+        price=_curve(run, ((s.step, s.price) for s in run.steps)),
+        families=_families(run),
+        layers=_layers(run),
+        removals=tuple(_removal(run, event) for event in run.removes),
+        settled_at=run.time(run.settle.step) if run.settle else None,
+        calibration=_calibration(run),
+        test_accuracy=_finite(end.test_accuracy) if end else None,
+        training_macs=_curve(run, [(0, 0.0), *((e.step, e.training_macs) for e in run.epochs)]),
+        training_seconds=_training_seconds(run),
+        total_seconds=_total_seconds(run),
+        total_training_macs=_last(e.training_macs for e in (*run.epochs, *([end] if end else []))),
+        latency=_latency(end),
+    )
+
+
+def _sort(log: EventLog) -> _Sorted:
+    epochs = tuple(event for event in log.events if isinstance(event, Epoch))
+    settles = [event for event in log.events if isinstance(event, Settle)]
+    ends = [event for event in log.events if isinstance(event, End)]
+    return _Sorted(
+        start=log.start,
+        steps=tuple(event for event in log.events if isinstance(event, Step)),
+        epochs=epochs,
+        removes=tuple(event for event in log.events if isinstance(event, Remove)),
+        calibrations=tuple(event for event in log.events if isinstance(event, Calibration)),
+        settle=settles[-1] if settles else None,
+        end=ends[-1] if ends else None,
+        epoch_steps=epochs[-1].step / len(epochs) if epochs and epochs[-1].step else None,
+    )
+
+
+def _states(run: _Sorted) -> list[Start | Remove | Epoch | Settle | End]:
+    """Every event that says how large the network is, oldest first."""
+    last = [event for event in (run.settle, run.end) if event]
+    middle = sorted([*run.removes, *run.epochs], key=lambda event: event.step)
+    return [run.start, *middle, *last]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _last(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if _finite(value) is not None]
+    return known[-1] if known else None
+
+
+def _curve(run: _Sorted, points: Iterable[tuple[int, float | None]]) -> Curve:
+    pairs = [(run.time(step), _finite(value)) for step, value in points]
+    return Curve(times=tuple(t for t, _ in pairs), values=tuple(v for _, v in pairs))
+
+
+def _macs_share(run: _Sorted) -> Curve:
+    """The live share from every event that knows it, so that removals show at their own step."""
+    whole = _finite(run.start.macs)
+    points = [(step.step, step.macs_share) for step in run.steps if step.macs_share is not None]
+    if whole:
+        points += [
+            (event.step, event.macs / whole) for event in _states(run) if event.macs is not None
+        ]
+    return _curve(run, sorted(points, key=lambda point: (point[0], -point[1])))
+
+
+def _families(run: _Sorted) -> tuple[FamilyHistory, ...]:
+    after = {family.name: family.units for family in run.start.families}
+    for event in run.removes:
+        for name, units in event.units.items():
+            after[name] = after.get(name, len(units)) - len(units)
+    after.update(run.settle.kept_units if run.settle else {})
+    after.update({n: w[1] for n, w in run.end.widths.items()} if run.end else {})
+    return tuple(
+        FamilyHistory(
+            name=family.name,
+            kind=family.kind,
+            units_before=family.units,
+            units_after=after[family.name],
+            theta=_theta(run, family.name),
+        )
+        for family in run.start.families
+    )
+
+
+def _theta(run: _Sorted, name: str) -> tuple[Curve, Curve, Curve, Curve, Curve]:
+    known = [s for s in run.steps if len(s.theta.get(name, ())) >= 5]  # noqa: PLR2004
+    low, first, middle, third, high = (
+        _curve(run, ((step.step, step.theta[name][i]) for step in known)) for i in range(5)
+    )
+    return low, first, middle, third, high
+
+
+def _layers(run: _Sorted) -> tuple[LayerHistory, ...]:
+    gone: dict[str, Remove | Settle | End] = {}
+    for event in run.removes:
+        gone.update({name: event for name in event.layers if name not in gone})
+    if run.settle and run.settle.kept_layers is not None:
+        rounded = set(run.start.layers) - set(run.settle.kept_layers) - set(gone)
+        gone.update(dict.fromkeys(rounded, run.settle))
+    if run.end:
+        gone.update({name: run.end for name in run.end.removed_layers if name not in gone})
+    return tuple(
+        LayerHistory(
+            name=name,
+            is_kept=name not in gone,
+            removed_at=_removed_at(run, gone.get(name)),
+            worth=_worth(gone.get(name), name),
+            phi=_curve(run, ((s.step, s.phi[name]) for s in run.steps if name in s.phi)),
+        )
+        for name in run.start.layers
+    )
+
+
+def _removed_at(run: _Sorted, event: Remove | Settle | End | None) -> float | None:
+    # An `end` only knows that the layer is gone, not when it went.
+    return None if event is None or isinstance(event, End) else run.time(event.step)
+
+
+def _worth(event: Remove | Settle | End | None, name: str) -> float | None:
+    return _finite(event.worth.get(name)) if isinstance(event, Remove) else None
+
+
+def _removal(run: _Sorted, event: Remove) -> Removal:
+    worth = {name: _finite(value) for name, value in event.worth.items()}
+    return Removal(
+        step=event.step,
+        time=run.time(event.step),
+        units={name: len(units) for name, units in event.units.items() if units},
+        layers=event.layers,
+        worth={name: value for name, value in worth.items() if value is not None},
+        price=_finite(event.price),
+        macs=_finite(event.macs),
+        params=_finite(event.params),
+        max_difference=event.max_difference,
+    )
+
+
+def _calibration(run: _Sorted) -> dict[str, float]:
+    factor: dict[str, float] = {}
+    for event in run.calibrations:
+        factor.update({n: v for n, v in event.factor.items() if _finite(v) is not None})
+    return factor
+
+
+def _training_seconds(run: _Sorted) -> Curve:
+    """Seconds after each epoch: added up where each epoch was timed, else read off the clock."""
+    timed = [event.epoch_seconds for event in run.epochs]
+    spent = [seconds for seconds in timed if seconds is not None]
+    totals = accumulate(spent) if len(spent) == len(timed) else [e.seconds for e in run.epochs]
+    points = zip((event.step for event in run.epochs), totals, strict=True)
+    return _curve(run, [(0, 0.0), *points])
+
+
+def _total_seconds(run: _Sorted) -> float | None:
+    if run.end and _finite(run.end.train_seconds) is not None:
+        return run.end.train_seconds
+    return _last(_training_seconds(run).values[1:])
+
+
+def _latency(end: End | None) -> tuple[Latency, ...]:
+    measured = [
+        Latency(batch_size=int(batch), before_seconds=record.before, after_seconds=record.after)
+        for batch, record in (end.latency if end else {}).items()
+        if batch.isascii() and batch.isdigit() and record.before and record.after
+    ]
+    return tuple(sorted(measured, key=lambda latency: latency.batch_size))
