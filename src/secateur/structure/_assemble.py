@@ -1,0 +1,245 @@
+"""From components to the `Structure` a user sees: families, what is fixed, and the cost.
+
+Units belong to one family when they hold the same number of positions on the same axes of the same
+tensors and count equally in every cost factor, so that a cost is a polynomial in family sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from secateur.structure._cost import Cost, Factor, Polynomial, Term
+from secateur.structure._label import Ids
+from secateur.structure._solve import Solution
+from secateur.structure._structure import Family, Fixed, Layer, Member, TensorInfo
+from secateur.structure._tape import Tape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Units:
+    """Where every component stands among the families.
+
+    Attributes:
+        family: Family of each component, -1 where it is not free.
+        unit: Number of each component within its family.
+        sizes: Units a family.
+    """
+
+    family: NDArray[np.int64]
+    unit: NDArray[np.int64]
+    sizes: tuple[int, ...]
+
+
+def number_units(tape: Tape, solution: Solution) -> Units:
+    """Group free components into families, in the order in which the model makes them.
+
+    Args:
+        tape: The trace.
+        solution: Its components.
+
+    Returns:
+        Family and unit number of every component.
+    """
+    component, free = solution.component, solution.free
+    draw = np.random.default_rng(0)
+    signature = np.zeros(len(free), dtype=np.uint64)
+    arrays = [*tape.ranges.values(), *(ids for c in tape.charges for ids in c.factors)]
+    marks = draw.integers(1, 2**63, size=len(arrays), dtype=np.uint64)
+    lengths = [len(ids) for ids in arrays]
+    np.add.at(signature, component[np.concatenate(arrays)], np.repeat(marks, lengths))
+    first = np.full(len(free), np.iinfo(np.int64).max)
+    np.minimum.at(first, component, np.arange(len(component)))
+    family = np.full(len(free), -1, dtype=np.int64)
+    unit = np.full(len(free), -1, dtype=np.int64)
+    chosen = np.flatnonzero(free)
+    chosen = chosen[np.argsort(first[chosen], kind="stable")]
+    numbers: dict[int, int] = {}
+    sizes: list[int] = []
+    for c, mark in zip(chosen.tolist(), signature[chosen].tolist(), strict=True):
+        number = numbers.setdefault(mark, len(numbers))
+        if number == len(sizes):
+            sizes.append(0)
+        family[c], unit[c] = number, sizes[number]
+        sizes[number] += 1
+    return Units(family, unit, tuple(sizes))
+
+
+def families(
+    tape: Tape, solution: Solution, units: Units, tensors: Mapping[str, TensorInfo]
+) -> tuple[Family, ...]:
+    """Describe every family by its slices.
+
+    Args:
+        tape: The trace.
+        solution: Its components.
+        units: Families and unit numbers.
+        tensors: Parameters and buffers by canonical name.
+
+    Returns:
+        Families, in the order of their numbers.
+    """
+    consumed = np.zeros(tape.num_ids, dtype=bool)
+    for ids in tape.consumed:
+        consumed[ids] = True
+    members: list[list[Member]] = [[] for _ in units.sizes]
+    inexact = np.full(len(units.sizes), -1, dtype=np.int64)
+    for (name, axis), ids in tape.ranges.items():
+        component = solution.component[ids]
+        family = units.family[component]
+        for number in np.unique(family[family >= 0]).tolist():
+            position = np.flatnonzero(family == number)
+            unit = units.unit[component[position]]
+            order = np.argsort(unit, kind="stable")
+            index = position[order].reshape(units.sizes[number], -1)
+            members[number].append(
+                Member(
+                    tensor=name,
+                    axis=axis,
+                    index=torch.from_numpy(index),
+                    consumes=bool(consumed[ids[position]].all()),
+                )
+            )
+            inexact[number] = max(inexact[number], solution.inexact[component[position]].max())
+    names: dict[str, int] = {}
+    result = []
+    for number, (own, size) in enumerate(zip(members, units.sizes, strict=True)):
+        maker = _maker(own, tensors)
+        base = maker.tensor.rpartition(".")[0] or maker.tensor
+        names[base] = names.get(base, 0) + 1
+        result.append(
+            Family(
+                name=base if names[base] == 1 else f"{base}#{names[base]}",
+                kind=_kind(maker, tensors),
+                num_units=size,
+                members=tuple(own),
+                inexact=solution.reasons[inexact[number]] if inexact[number] >= 0 else None,
+            )
+        )
+    return tuple(result)
+
+
+def _maker(members: Sequence[Member], tensors: Mapping[str, TensorInfo]) -> Member:
+    """Find the first weight that makes the units; else the first parameter at all."""
+    learned = [m for m in members if tensors[m.tensor].is_parameter and not m.consumes]
+    matrices = [m for m in learned if len(tensors[m.tensor].shape) > 1]
+    return (matrices or learned)[0]
+
+
+def _kind(maker: Member, tensors: Mapping[str, TensorInfo]) -> str:
+    ndim = len(tensors[maker.tensor].shape)
+    if ndim > 2:
+        return "filter"
+    if ndim == 2 and maker.index.shape[1] > 1:
+        return "head"
+    return "neuron" if ndim == 2 else "channel"
+
+
+def cost(
+    tape: Tape,
+    solution: Solution,
+    units: Units,
+    tensors: Mapping[str, TensorInfo],
+    layers: Sequence[Layer],
+    layer_nodes: Sequence[frozenset[int]],
+) -> Cost:
+    """Compile MACs and parameters into polynomials.
+
+    Args:
+        tape: The trace.
+        solution: Its components.
+        units: Families and unit numbers.
+        tensors: Parameters and buffers by canonical name.
+        layers: Removable layers.
+        layer_nodes: Nodes that a layer takes with it.
+
+    Returns:
+        Both polynomials.
+    """
+    cache: dict[bytes, Factor] = {}
+
+    def factor(ids: Ids) -> Factor:
+        key = ids.tobytes()
+        if key not in cache:
+            cache[key] = _factor(solution, units, ids)
+        return cache[key]
+
+    def within_node(node: int) -> tuple[int, ...]:
+        return tuple(i for i, nodes in enumerate(layer_nodes) if node in nodes)
+
+    def within_tensor(name: str) -> tuple[int, ...]:
+        return tuple(i for i, layer in enumerate(layers) if name in layer.tensors)
+
+    macs = [
+        _term(charge.coefficient, [factor(ids) for ids in charge.factors], within_node(charge.node))
+        for charge in tape.charges
+    ]
+    params = [
+        _term(
+            1.0,
+            [factor(tape.ranges[name, axis]) for axis in range(len(info.shape))]
+            if (name, 0) in tape.ranges
+            else [Factor(float(np.prod(info.shape)))],
+            within_tensor(name),
+        )
+        for name, info in tensors.items()
+        if info.is_parameter
+    ]
+    return Cost(
+        macs=Polynomial(macs, units.sizes, len(layers)),
+        params=Polynomial(params, units.sizes, len(layers)),
+    )
+
+
+def _term(coefficient: float, factors: Sequence[Factor], layers: tuple[int, ...]) -> Term:
+    """Fold constant factors into the coefficient."""
+    left = []
+    for factor in factors:
+        if factor.multiplicity:
+            left.append(factor)
+        else:
+            coefficient *= factor.fixed
+    return Term(coefficient, tuple(left), layers)
+
+
+def _factor(solution: Solution, units: Units, ids: Ids) -> Factor:
+    family = units.family[solution.component[ids]]
+    free = family[family >= 0]
+    counts = np.bincount(free, minlength=len(units.sizes)) if len(free) else []
+    return Factor(
+        fixed=float(len(family) - len(free)),
+        multiplicity=tuple(
+            (number, float(count / units.sizes[number]))
+            for number, count in enumerate(counts)
+            if count
+        ),
+    )
+
+
+def fixed_axes(
+    tape: Tape, solution: Solution, tensors: Mapping[str, TensorInfo]
+) -> list[Fixed]:
+    """List the channel axes of weights that cannot shrink, with the reason.
+
+    Args:
+        tape: The trace.
+        solution: Its components.
+        tensors: Parameters and buffers by canonical name.
+
+    Returns:
+        One entry for each axis and reason, for the first two axes of weights.
+    """
+    result = []
+    for (name, axis), ids in tape.ranges.items():
+        info = tensors[name]
+        if not info.is_parameter or axis > 1 or len(info.shape) < 2:
+            continue
+        blame = solution.blame[solution.component[ids]]
+        for number, count in zip(*np.unique(blame[blame >= 0], return_counts=True), strict=True):
+            reason = solution.reasons[int(number)]
+            result.append(Fixed(what=f"{name}[{axis}]", size=int(count), reason=reason))
+    return result

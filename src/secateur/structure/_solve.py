@@ -1,0 +1,153 @@
+"""From edges to units: connected components, late coarsening, and which components are free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from secateur.structure._label import Ids, Label
+from secateur.structure._structure import Reason, TensorInfo
+from secateur.structure._tape import CONSTANT_ID, Tape
+
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """Which ids belong together and which of them may go.
+
+    Attributes:
+        component: Component of every id, ``[ids]``.
+        free: Whether each component is a removable unit, ``[components]``.
+        inexact: Index into ``reasons`` for free components under a shared statistic, else -1.
+        blame: Index into ``reasons`` why a component is not free, else -1.
+        reasons: Reasons that ``inexact`` and ``blame`` point to.
+    """
+
+    component: NDArray[np.int64]
+    free: NDArray[np.bool_]
+    inexact: NDArray[np.int64]
+    blame: NDArray[np.int64]
+    reasons: tuple[Reason, ...]
+
+
+def solve(
+    tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool
+) -> Solution:
+    """Turn the edges of a trace into units.
+
+    Args:
+        tape: The trace.
+        tensors: Parameters and buffers by canonical name.
+        allow_inexact: Whether units under a shared statistic may go.
+
+    Returns:
+        Components and which of them are free.
+    """
+    a = _joined([edge[0] for edge in tape.edges])
+    b = _joined([edge[1] for edge in tape.edges])
+    message = "is added to padding or to another tensor's part of a concatenation"
+    padding = Reason(message=message)
+    while True:
+        apart = (a != CONSTANT_ID) & (b != CONSTANT_ID)
+        freezes = [*tape.freezes, (np.maximum(a, b)[~apart], padding)]
+        component = _components(tape.num_ids, a[apart], b[apart])
+        frozen = np.zeros(component.max() + 1, dtype=bool)
+        frozen[component[_joined([ids for ids, _ in freezes])]] = True
+        frozen[component[CONSTANT_ID]] = True
+        extra = [e for label in tape.joints for e in _coarsened(label, component, frozen)]
+        if not extra:
+            break
+        a = np.concatenate([a, *(e[0] for e in extra)])
+        b = np.concatenate([b, *(e[1] for e in extra)])
+    return _judged(tape, tensors, component, freezes, allow_inexact)
+
+
+def _components(count: int, a: Ids, b: Ids) -> NDArray[np.int64]:
+    graph = coo_matrix((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
+    _, component = connected_components(graph, directed=False)
+    return component.astype(np.int64)
+
+
+def _coarsened(
+    label: Label, component: NDArray[np.int64], frozen: NDArray[np.bool_]
+) -> list[tuple[Ids, Ids]]:
+    """Leave a joint label one axis to vary on: the one that keeps most of its slices free."""
+    found = component[label.ids]
+    varying = [
+        axis
+        for axis in sorted(label.axes)
+        if not np.array_equal(np.broadcast_to(found.take([0], axis=axis), found.shape), found)
+    ]
+    if len(varying) < 2:
+        return []
+    dead = frozen[found]
+
+    def num_free(axis: int) -> int:
+        others = tuple(a for a in range(found.ndim) if a != axis)
+        return int((~dead.any(axis=others)).sum())
+
+    best = max(varying, key=lambda axis: (num_free(axis), -axis))
+    edges = []
+    for axis in varying:
+        if axis != best:
+            first = np.broadcast_to(label.ids.take([0], axis=axis), label.ids.shape)
+            edges.append((first.ravel(), label.ids.ravel()))
+    return edges
+
+
+def _judged(
+    tape: Tape,
+    tensors: Mapping[str, TensorInfo],
+    component: NDArray[np.int64],
+    freezes: list[tuple[Ids, Reason]],
+    allow_inexact: bool,
+) -> Solution:
+    """Decide which components are free: learned, consumed, never fixed."""
+    count = int(component.max()) + 1
+    reasons: list[Reason] = []
+    blame = np.full(count, -1, dtype=np.int64)
+    inexact = np.full(count, -1, dtype=np.int64)
+    _write(blame, component, freezes, reasons)
+    _write(inexact, component, tape.inexact, reasons)
+    blame[component[CONSTANT_ID]] = max(blame[component[CONSTANT_ID]], 0)
+    consumed_ids = _joined(tape.consumed)
+    consumed = np.zeros(count, dtype=bool)
+    consumed[component[consumed_ids]] = True
+    made = np.zeros(count, dtype=bool)
+    is_consumed = np.zeros(tape.num_ids, dtype=bool)
+    is_consumed[consumed_ids] = True
+    for (name, _), ids in tape.ranges.items():
+        if tensors[name].is_parameter:
+            made[component[ids[~is_consumed[ids]]]] = True
+    unmade = len(reasons)
+    reasons.append(Reason(message="no parameter makes these positions"))
+    reasons.append(Reason(message="no parameter consumes these positions"))
+    blame[(blame < 0) & ~made] = unmade
+    blame[(blame < 0) & ~consumed] = unmade + 1
+    if not allow_inexact:
+        blocked = (blame < 0) & (inexact >= 0)
+        blame[blocked] = inexact[blocked]
+    return Solution(component, blame < 0, inexact, blame, tuple(reasons))
+
+
+def _write(
+    target: NDArray[np.int64],
+    component: NDArray[np.int64],
+    events: list[tuple[Ids, Reason]],
+    reasons: list[Reason],
+) -> None:
+    """Give every component the first of its reasons."""
+    start = len(reasons)
+    reasons += [reason for _, reason in events]
+    for number in range(len(events) - 1, -1, -1):
+        target[component[events[number][0]]] = start + number
+
+
+def _joined(arrays: Iterable[Ids]) -> Ids:
+    found = [array.ravel() for array in arrays]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)

@@ -1,0 +1,181 @@
+"""What one traced forward pass leaves behind: ids, edges between them, and the graph of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from secateur.structure._label import Ids, Label, axis_label
+from secateur.structure._structure import Reason
+
+CONSTANT_ID = 0
+"""Id of positions that belong to nothing: padding, unlabelled parts of a concatenation."""
+
+
+@dataclass(slots=True)
+class Node:
+    """One executed operation.
+
+    Attributes:
+        index: Position in execution order.
+        operation: Name of the ATen operation, such as ``aten.convolution``.
+        module: Path of the innermost module whose forward was running.
+        file: Source file of the model's code that led here.
+        line: Line in that file.
+        inputs: Indices of the nodes (or negative numbers of model inputs) it reads.
+        tensors: Canonical names of the parameters and buffers it reads directly.
+        labels: Labels of its inputs.
+        scalars: Non-tensor arguments that change values rather than shapes.
+        shape: Shape of its first output.
+    """
+
+    index: int
+    operation: str
+    module: str
+    file: str
+    line: int
+    inputs: tuple[int, ...] = ()
+    tensors: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
+    scalars: tuple[object, ...] = ()
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Info:
+    """What the tracer knows of one tensor.
+
+    Attributes:
+        labels: Labels, each on its own set of axes.
+        node: Index of the node that made it, a negative number for a model input, else None.
+        tensor: Name of the parameter or buffer it is, through layout operations only, else None.
+        value: Its real content where that is known.
+    """
+
+    labels: tuple[Label, ...] = ()
+    node: int | None = None
+    tensor: str | None = None
+    value: Tensor | None = None
+
+
+@dataclass(slots=True)
+class ModuleCall:
+    """One call of a module during the trace.
+
+    Attributes:
+        path: The module's path.
+        parent: Index of the enclosing call, -1 for the model itself.
+        start: First node of the call.
+        stop: One past its last node.
+        inputs: Nodes that made its tensor arguments, in order.
+        num_arguments: Number of its arguments that are not None.
+        outputs: Node of each entry of its output; None where an entry is not a tensor.
+        returns_tuple: Whether it returned a tuple (or list) rather than a tensor.
+    """
+
+    path: str
+    parent: int
+    start: int
+    stop: int = -1
+    inputs: tuple[int | None, ...] = ()
+    num_arguments: int = 0
+    outputs: tuple[int | None, ...] = ()
+    returns_tuple: bool = False
+
+
+@dataclass(slots=True)
+class Charge:
+    """MACs of one node: ``coefficient * prod(live share of each factor's ids * its size)``.
+
+    Attributes:
+        node: Index of the node.
+        coefficient: Product of the sizes of all unlabelled axes.
+        factors: Ids along each group of labelled axes.
+    """
+
+    node: int
+    coefficient: float
+    factors: tuple[Ids, ...]
+
+
+@dataclass(slots=True)
+class Tape:
+    """Everything recorded while the model ran once (or twice, in both modes).
+
+    Attributes:
+        num_ids: Number of ids handed out, the constant one included.
+        ranges: (canonical tensor name, axis) to the ids along that axis.
+        nodes: Operations in execution order.
+        calls: Module calls in order of entry.
+        charges: Where the MACs are.
+        output_nodes: Nodes whose result leaves the model.
+        doubts: Nodes that were given the size of a labelled axis as a number.
+        unknown: Operations without a rule, by name.
+    """
+
+    num_ids: int = 1
+    ranges: dict[tuple[str, int], Ids] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    calls: list[ModuleCall] = field(default_factory=list)
+    charges: list[Charge] = field(default_factory=list)
+    output_nodes: set[int] = field(default_factory=set)
+    doubts: list[int] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
+    edges: list[tuple[Ids, Ids]] = field(default_factory=list)
+    freezes: list[tuple[Ids, Reason]] = field(default_factory=list)
+    inexact: list[tuple[Ids, Reason]] = field(default_factory=list)
+    consumed: list[Ids] = field(default_factory=list)
+    joints: list[Label] = field(default_factory=list)
+
+    def allot(self, name: str, shape: Sequence[int]) -> tuple[Label, ...]:
+        """Hand out a fresh range of ids to every axis of a parameter or buffer."""
+        labels = []
+        for axis, size in enumerate(shape):
+            ids = np.arange(self.num_ids, self.num_ids + size, dtype=np.int64)
+            self.num_ids += size
+            self.ranges[name, axis] = ids
+            labels.append(axis_label(ids, axis, len(shape)))
+        return tuple(labels)
+
+    def reason(self, message: str) -> Reason:
+        """Describe the operation that is running."""
+        if not self.nodes:
+            return Reason(message=message)
+        node = self.nodes[-1]
+        source = f"{node.file}:{node.line}" if node.file else ""
+        return Reason(message=message, module=node.module, operation=node.operation, source=source)
+
+    def join(self, a: Ids, b: Ids) -> None:
+        """Unite ids pairwise; the arrays broadcast against each other."""
+        if a.shape != b.shape:
+            a, b = np.broadcast_arrays(a, b)
+        self.edges.append((a.ravel(), b.ravel()))
+
+    def join_along(self, label: Label, axes: Iterable[int]) -> Label:
+        """Unite a label's ids along some of its axes and return what is left of it."""
+        gone = label.axes & frozenset(axes)
+        if not gone:
+            return label
+        left = label.without(gone)
+        self.join(label.ids, left.ids)
+        return left
+
+    def freeze(self, labels: Iterable[Label], message: str) -> None:
+        """Fix every position of some labels."""
+        reason = None
+        for label in labels:
+            reason = reason or self.reason(message)
+            self.freezes.append((label.ids.ravel(), reason))
+
+    def mark_inexact(self, label: Label, message: str) -> None:
+        """Note that an operation computes a statistic over a label's positions."""
+        self.inexact.append((label.ids.ravel(), self.reason(message)))
+
+    def charge(self, coefficient: float, factors: Iterable[Ids]) -> None:
+        """Book MACs on the running node."""
+        self.charges.append(
+            Charge(self.nodes[-1].index, coefficient, tuple(ids.ravel() for ids in factors))
+        )

@@ -1,0 +1,107 @@
+"""Matrix products: coupling over (batch, n, k, m) and a reduction of k."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from secateur.structure._coupling import Operand, aligned, contract, couple
+from secateur.structure._label import Label
+from secateur.structure.rules._registry import Call, empty_like_shape, info_of, rule
+
+
+@rule("mm", "bmm", "matmul", "dot", "mv")
+def product(call: Call) -> Tensor:
+    """Multiply two matrices or batches of matrices."""
+    left, right = call.args[0], call.args[1]
+    if left.ndim == right.ndim and left.ndim in (2, 3):
+        out = empty_like_shape(left, (*left.shape[:-1], right.shape[-1]))
+    else:
+        out = call.run()
+    return call.put(out, multiply(call, left, right, out.ndim))
+
+
+@rule("addmm", "baddbmm", "addmv", "addbmm")
+def product_and_bias(call: Call) -> Tensor:
+    """Multiply two matrices and add a third tensor under broadcasting."""
+    bias, left, right = call.args[:3]
+    if left.ndim == right.ndim:
+        out = empty_like_shape(left, (*left.shape[:-1], right.shape[-1]))
+    else:
+        out = call.run()
+    labels = multiply(call, left, right, out.ndim)
+    operands = [aligned(info_of(bias).labels, bias.shape, out.ndim)]
+    return call.put(out, couple(call.tape, [Operand(labels, tuple(out.shape)), *operands]))
+
+
+@rule("linear")
+def linear(call: Call) -> Tensor:
+    """Multiply by a transposed weight and add a bias."""
+    left, weight = call.args[0], call.args[1]
+    bias = call.arg(2, "bias")
+    out = empty_like_shape(left, (*left.shape[:-1], weight.shape[0]))
+    turned = [x.moved((1, 0), 2) for x in info_of(weight).labels]
+    labels = _multiplied(
+        call, left, turned, weight.shape[::-1], out.ndim, (_stored(left), _stored(weight))
+    )
+    if bias is not None:
+        operands = [Operand(labels, tuple(out.shape)), *call.operands([bias], out.ndim)]
+        labels = couple(call.tape, operands)
+    return call.put(out, labels)
+
+
+def multiply(call: Call, left: Tensor, right: Tensor, ndim: int) -> tuple[Label, ...]:
+    """Trace ``left @ right`` and return the labels of the result.
+
+    Args:
+        call: The call that is being traced.
+        left: First factor, at least one axis.
+        right: Second factor, at least one axis.
+        ndim: Number of axes of the result.
+
+    Returns:
+        Labels of the product.
+    """
+    names = (_stored(left), _stored(right))
+    return _multiplied(call, left, info_of(right).labels, right.shape, ndim, names)
+
+
+def _multiplied(
+    call: Call,
+    left: Tensor,
+    right_labels: Sequence[Label],
+    right_shape: Sequence[int],
+    ndim: int,
+    stored: tuple[bool, bool],
+) -> tuple[Label, ...]:
+    row = left.ndim > 1
+    column = len(right_shape) > 1
+    batch = ndim - row - column
+    n, k, m = batch, batch + 1, batch + 2
+    a = _framed(info_of(left).labels, left.shape, batch, ([n] if row else []) + [k])
+    b = _framed(right_labels, right_shape, batch, [k] + ([m] if column else []))
+    weight = None if stored[0] == stored[1] else (0 if stored[0] else 1)
+    labels = contract(call.tape, a, b, frozenset((k,)), weight)
+    target = list(range(batch)) + [-1, -1, -1]
+    if row:
+        target[n] = batch
+    if column:
+        target[m] = batch + row
+    return tuple(x.moved(target, ndim) for x in labels)
+
+
+def _framed(
+    labels: Sequence[Label], shape: Sequence[int], batch: int, last: list[int]
+) -> Operand:
+    """Place an operand in the frame (batch..., n, k, m)."""
+    lead = len(shape) - len(last)
+    target = [batch - lead + i for i in range(lead)] + last
+    full = [1] * (batch + 3)
+    for old, new in enumerate(target):
+        full[new] = shape[old]
+    return Operand(tuple(x.moved(target, batch + 3) for x in labels), tuple(full))
+
+
+def _stored(tensor: Tensor) -> bool:
+    return info_of(tensor).tensor is not None

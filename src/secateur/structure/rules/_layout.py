@@ -1,0 +1,353 @@
+"""Layout operations: the data keeps its values and changes its place, and labels follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from secateur.structure._label import Label, outermost, reshaped
+from secateur.structure.rules._registry import Call, info_of, positive_axes, rule
+
+
+@rule(
+    "alias",
+    "clone",
+    "contiguous",
+    "detach",
+    "detach_",
+    "_to_copy",
+    "lift_fresh",
+    "lift_fresh_copy",
+    "lift",
+    "_conj",
+    "conj_physical",
+)
+def same_place(call: Call) -> Tensor:
+    """Return the same data."""
+    return call.keep_name(call.put(call.run(), call.labels()))
+
+
+@rule("view", "_unsafe_view", "_reshape_alias", "reshape")
+def view(call: Call) -> Tensor:
+    """Reshape; joint labels that arise are recorded for coarsening."""
+    source = call.args[0]
+    out = call.run()
+    labels = [reshaped(label, source.shape, out.shape) for label in call.labels()]
+    for before, after in zip(call.labels(), labels, strict=True):
+        record_joint(call, before, after)
+    doubt_sizes(call, labels, call.args[1])
+    return call.keep_name(call.put(out, labels))
+
+
+def record_joint(call: Call, before: Label, after: Label) -> None:
+    """Remember a label that came to vary on more axes than before."""
+    if len(after.axes) > len(before.axes):
+        call.tape.joints.append(after)
+
+
+def doubt_sizes(call: Call, labels: Sequence[Label], sizes: Sequence[int]) -> None:
+    """Note that labelled axes were given their size, which may be a number kept somewhere."""
+    if any(axis < len(sizes) and sizes[axis] != -1 for label in labels for axis in label.axes):
+        call.tape.doubts.append(call.tape.nodes[-1].index)
+
+
+@rule("t", "numpy_T", "mT", "adjoint")
+def transpose_matrix(call: Call) -> Tensor:
+    """Swap the last two axes."""
+    out = call.run()
+    if out.ndim < 2:
+        return call.put(out, call.labels())
+    target = [*range(out.ndim - 2), out.ndim - 1, out.ndim - 2]
+    return call.keep_name(call.put(out, [x.moved(target, out.ndim) for x in call.labels()]))
+
+
+@rule("transpose", "transpose_", "swapaxes", "swapdims")
+def transpose(call: Call) -> Tensor:
+    """Swap two axes."""
+    out = call.run()
+    if out.ndim == 0:
+        return out
+    a, b = call.args[1] % out.ndim, call.args[2] % out.ndim
+    target = list(range(out.ndim))
+    target[a], target[b] = b, a
+    return call.keep_name(call.put(out, [x.moved(target, out.ndim) for x in call.labels()]))
+
+
+@rule("permute")
+def permute(call: Call) -> Tensor:
+    """Reorder axes."""
+    out = call.run()
+    target = [0] * out.ndim
+    for new, old in enumerate(call.args[1]):
+        target[old % out.ndim] = new
+    return call.keep_name(call.put(out, [x.moved(target, out.ndim) for x in call.labels()]))
+
+
+@rule("unsqueeze", "unsqueeze_")
+def unsqueeze(call: Call) -> Tensor:
+    """Insert an axis of size 1, which carries no label."""
+    source = call.args[0]
+    place = call.args[1] % (source.ndim + 1)
+    target = [a if a < place else a + 1 for a in range(source.ndim)]
+    out = call.run()
+    return call.keep_name(
+        call.put(out, [x.moved(target, source.ndim + 1) for x in call.labels()])
+    )
+
+
+@rule("squeeze", "squeeze_")
+def squeeze(call: Call) -> Tensor:
+    """Drop axes of size 1; a labelled one stays in the ids of the axes around it."""
+    source = call.args[0]
+    shape = tuple(source.shape)
+    axes = positive_axes(call.arg(1, "dim"), source.ndim)
+    gone = frozenset(a for a in axes if shape[a] == 1)
+    out = call.run()
+    return call.keep_name(call.put(out, _dropped(call, call.labels(), gone, out.ndim)))
+
+
+def _dropped(
+    call: Call, labels: Sequence[Label], gone: frozenset[int], ndim: int
+) -> list[Label]:
+    """Remove axes (reduced to one index) from labels; labels on those axes alone are fixed."""
+    result = []
+    for label in labels:
+        if label.axes <= gone:
+            call.tape.freeze([label], "is picked at a fixed position")
+            continue
+        left = label.without(gone & label.axes)
+        kept = iter(range(ndim))
+        target = [-1 if a in gone else next(kept) for a in range(left.ids.ndim)]
+        result.append(left.moved(target, ndim))
+    return result
+
+
+@rule("expand", "broadcast_to")
+def expand(call: Call) -> Tensor:
+    """Repeat axes of size 1 without copying; leading axes may be added."""
+    source = call.args[0]
+    out = call.run()
+    lead = out.ndim - source.ndim
+    target = [lead + a for a in range(source.ndim)]
+    labels = []
+    for label in call.labels():
+        stretched = frozenset(
+            a for a in label.axes if source.shape[a] == 1 and out.shape[lead + a] > 1
+        )
+        if stretched == label.axes:
+            call.tape.freeze([label], "is a single value applied to every unit")
+            continue
+        labels.append(label.without(stretched).moved(target, out.ndim))
+    doubt_sizes(call, labels, call.args[1])
+    return call.put(out, labels)
+
+
+@rule("select")
+def select(call: Call) -> Tensor:
+    """Pick one index of an axis."""
+    source = call.args[0]
+    axis = call.args[1] % source.ndim
+    out = call.run()
+    return call.put(out, _picked(call, call.labels(), axis, call.args[2] % source.shape[axis]))
+
+
+def _picked(call: Call, labels: Sequence[Label], axis: int, index: int) -> list[Label]:
+    """Take one index of an axis; a joint label is recorded, one on that axis alone is fixed."""
+    result = []
+    for label in labels:
+        target = [a if a < axis else a - 1 for a in range(label.ids.ndim)]
+        target[axis] = -1
+        if label.axes == {axis}:
+            call.tape.freeze([label], "is picked at a fixed position")
+            continue
+        taken = label
+        if axis in label.axes:
+            call.tape.joints.append(label)
+            left = label.axes - {axis}
+            ids = label.ids.take([min(index, label.ids.shape[axis] - 1)], axis=axis)
+            taken = Label(ids, left, label.major if label.major in left else outermost(left))
+        result.append(taken.moved(target, label.ids.ndim - 1))
+    return result
+
+
+@rule("slice")
+def slice_axis(call: Call) -> Tensor:
+    """Take a range of an axis; on a labelled axis only one of several equal parts can be taken."""
+    source = call.args[0]
+    axis = call.arg(1, "dim", 0) % source.ndim
+    size = source.shape[axis]
+    start, stop, step = (
+        call.arg(2, "start") or 0,
+        call.arg(3, "end"),
+        call.arg(4, "step", 1),
+    )
+    out = call.run()
+    if out.shape == source.shape:
+        return call.keep_name(call.put(out, call.labels()))
+    start = min(max(start + size if start < 0 else start, 0), size)
+    length = out.shape[axis]
+    labels = []
+    for label in call.labels():
+        if axis not in label.axes:
+            labels.append(label)
+        elif step == 1 and length and size % length == 0 and start % length == 0:
+            labels.append(part_of(call, label, axis, size // length, start // length))
+        elif len(label.axes) > 1:
+            labels.append(call.tape.join_along(label, [axis]))
+        else:
+            call.tape.freeze([label], "is cut at a fixed position")
+    if any(axis in label.axes for label in call.labels()):
+        call.tape.doubts.append(call.tape.nodes[-1].index)
+    return call.put(out, labels)
+
+
+def part_of(call: Call, label: Label, axis: int, parts: int, which: int) -> Label:
+    """Take one of several equal parts of a labelled axis, and record (part, position) as joint."""
+    length = label.ids.shape[axis] // parts
+    old = list(label.ids.shape)
+    new = [*old[:axis], parts, length, *old[axis + 1 :]]
+    ids = label.ids.reshape(new)
+    axes = frozenset(a if a <= axis else a + 1 for a in label.axes) | {axis, axis + 1}
+    if parts > 1:
+        call.tape.joints.append(Label(ids, axes, axis))
+    return Label(ids.take(which, axis=axis), label.axes, label.major)
+
+
+@rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk")
+def split(call: Call) -> Any:
+    """Cut an axis into parts; on a labelled axis the parts must be equal."""
+    source = call.args[0]
+    axis = call.arg(2, "dim", 0) % source.ndim
+    outs = call.run()
+    lengths = [out.shape[axis] for out in outs]
+    equal = len(set(lengths)) == 1
+    if any(axis in label.axes for label in call.labels()):
+        call.tape.doubts.append(call.tape.nodes[-1].index)
+    per_out: list[list[Label]] = [[] for _ in outs]
+    for label in call.labels():
+        cut = axis in label.axes
+        if cut and not equal:
+            if len(label.axes) == 1:
+                call.tape.freeze([label], "is split into parts of different size")
+                continue
+            label, cut = call.tape.join_along(label, [axis]), False
+        for k, labels in enumerate(per_out):
+            labels.append(part_of(call, label, axis, len(outs), k) if cut else label)
+    for out, labels in zip(outs, per_out, strict=True):
+        call.put(out, labels)
+    return outs
+
+
+@rule("unbind")
+def unbind(call: Call) -> Any:
+    """Split an axis into single indices."""
+    axis = call.arg(1, "dim", 0) % call.args[0].ndim
+    outs = call.run()
+    for index, out in enumerate(outs):
+        call.put(out, _picked(call, call.labels(), axis, index))
+    return outs
+
+
+@rule("flip", "roll")
+def rearrange(call: Call) -> Tensor:
+    """Reverse or rotate axes; on a labelled axis the positions are no longer independent."""
+    source = call.args[0]
+    if call.func._schema.name == "aten::roll":
+        axes = positive_axes(call.arg(2, "dims") or None, source.ndim)
+    else:
+        axes = positive_axes(call.args[1], source.ndim)
+    labels = []
+    for label in call.labels():
+        if label.axes <= axes:
+            call.tape.freeze([label], "is reversed or rotated along its own axis")
+        else:
+            labels.append(call.tape.join_along(label, axes))
+    return call.put(call.run(), labels)
+
+
+@rule("repeat", "tile")
+def repeat(call: Call) -> Tensor:
+    """Tile a tensor; ids are tiled along labelled axes."""
+    source, repeats = call.args[0], list(call.args[1])
+    out = call.run()
+    lead = out.ndim - source.ndim
+    target = [lead + a for a in range(source.ndim)]
+    labels = []
+    for label in call.labels():
+        moved = label.moved(target, out.ndim)
+        times = [r if a in moved.axes else 1 for a, r in enumerate(repeats)]
+        labels.append(Label(np.tile(moved.ids, times), moved.axes, moved.major))
+    return call.put(out, labels)
+
+
+@rule("repeat_interleave")
+def repeat_interleave(call: Call) -> Tensor:
+    """Repeat each index of an axis a fixed number of times."""
+    source, times = call.args[0], call.arg(1, "repeats")
+    axis = call.arg(2, "dim")
+    out = call.run()
+    if not isinstance(times, int) or axis is None:
+        call.tape.freeze(call.labels(), "is repeated a varying number of times")
+        return out
+    axis %= source.ndim
+    return call.put(
+        out,
+        [
+            Label(x.ids.repeat(times, axis=axis) if axis in x.axes else x.ids, x.axes, x.major)
+            for x in call.labels()
+        ],
+    )
+
+
+@rule("pixel_shuffle", "pixel_unshuffle", "native_channel_shuffle", "channel_shuffle")
+def shuffle(call: Call) -> Tensor:
+    """Move channels into space or back, or between groups: a reshape, a permute, a reshape."""
+    source = call.args[0]
+    out = call.run()
+    apart, order = _shuffle(call.func._schema.name, tuple(source.shape), call.args[1])
+    target = [0] * len(order)
+    for new, old in enumerate(order):
+        target[old] = new
+    labels = []
+    for label in call.labels():
+        joint = reshaped(label, source.shape, apart)
+        record_joint(call, label, joint)
+        moved = joint.moved(target, len(order))
+        labels.append(reshaped(moved, [apart[a] for a in order], out.shape))
+    return call.put(out, labels)
+
+
+def _shuffle(name: str, shape: tuple[int, ...], factor: int) -> tuple[list[int], list[int]]:
+    """Write a shuffle as the shape it is split into and the order the axes are merged in."""
+    if name == "aten::pixel_shuffle":
+        *batch, c, h, w = shape
+        n = len(batch)
+        order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
+        return [*batch, c // factor**2, factor, factor, h, w], order
+    if name == "aten::pixel_unshuffle":
+        *batch, c, h, w = shape
+        n = len(batch)
+        order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
+        return [*batch, c, h // factor, factor, w // factor, factor], order
+    b, c, *rest = shape
+    return [b, factor, c // factor, math.prod(rest)], [0, 2, 1, 3]
+
+
+@rule("as_strided", "unfold", "diagonal", "tril", "triu", "view_as_real", "view_as_complex")
+def strided(call: Call) -> Tensor:
+    """Address memory in a pattern that labels cannot follow on labelled axes of equal shape."""
+    source = call.args[0]
+    out = call.run()
+    name = call.func._schema.name.removeprefix("aten::")
+    if name in {"tril", "triu"} and not any(
+        x.axes & {source.ndim - 1, source.ndim - 2} for x in call.labels()
+    ):
+        return call.put(out, call.labels())
+    if name == "as_strided" and out.shape == source.shape and out.stride() == source.stride():
+        return call.put(out, info_of(source).labels)
+    call.tape.freeze(call.labels(), "is read in a pattern that units cannot follow")
+    return out

@@ -1,0 +1,104 @@
+"""Element-wise operations: operands are coupled index by index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from secateur.structure._coupling import couple
+from secateur.structure.rules._registry import Call, attach_info, info_of, rule
+from secateur.structure._tape import Info
+
+
+@rule(
+    "copy",
+    "clamp_",
+    "dropout",
+    "elu",
+    "elu_",
+    "fill",
+    "fill_",
+    "glu_jvp",
+    "hardsigmoid",
+    "hardsigmoid_",
+    "hardswish",
+    "hardswish_",
+    "hardtanh",
+    "hardtanh_",
+    "leaky_relu",
+    "leaky_relu_",
+    "log_sigmoid_forward",
+    "mish",
+    "mish_",
+    "polar",
+    "complex",
+    "prelu",
+    "_prelu_kernel",
+    "rrelu_with_noise",
+    "softplus",
+    "threshold",
+    "where",
+    "masked_fill",
+    "masked_fill_",
+    "nan_to_num",
+    "zero_",
+)
+def pointwise(call: Call) -> Any:
+    """Couple all tensor operands under broadcasting; the first of several results is labelled."""
+    tensors = [a for a in call.args if isinstance(a, Tensor)]
+    if len(tensors) == 1:
+        return _labelled(call, info_of(tensors[0]).labels)
+    ndim = max(t.ndim for t in tensors)
+    return _labelled(call, couple(call.tape, call.operands(tensors, ndim)))
+
+
+@rule("bernoulli_", "normal_", "uniform_", "random_", "exponential_", "log_normal_", "bernoulli")
+def noise(call: Call) -> Any:
+    """Overwrite a tensor with noise of the same shape."""
+    return _labelled(call, call.labels())
+
+
+@rule("native_dropout", "_fused_dropout")
+def dropout(call: Call) -> Any:
+    """Scale and zero elements at random."""
+    out, mask = call.run()
+    return call.put(out, call.labels()), call.put(mask, call.labels())
+
+
+@rule("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like")
+def constant_like(call: Call) -> Tensor:
+    """Make a tensor as large as another: it shrinks with it."""
+    return call.put(call.run(), call.labels())
+
+
+@rule("new_zeros", "new_ones", "new_empty", "new_full", "new_empty_strided")
+def constant(call: Call) -> Tensor:
+    """Make a tensor of a given size, which belongs to no unit."""
+    return call.put(call.run(), ())
+
+
+@rule("copy_")
+def overwrite(call: Call) -> Tensor:
+    """Overwrite a tensor. A view writes into its base, whose labels must already agree."""
+    target, source = call.args[0], call.args[1]
+    if target._base is not None:
+        return pointwise(call)
+    operands = call.operands([target, source], target.ndim)
+    labels = operands[1].labels if source.shape == target.shape else couple(call.tape, operands)
+    attach_info(target, Info(labels=labels))
+    return target
+
+
+def _labelled(call: Call, labels: tuple[Any, ...]) -> Any:
+    """Run the operation and label its (first) result; in place, the operand is the result."""
+    if call.func._schema.is_mutable:
+        target = call.args[0]
+        known = info_of(target)
+        attach_info(target, Info(labels=labels, tensor=None, value=None, node=known.node))
+        return target
+    out = call.run()
+    if isinstance(out, Tensor):
+        return call.put(out, labels)
+    call.put(out[0], labels)
+    return out

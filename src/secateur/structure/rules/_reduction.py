@@ -1,0 +1,127 @@
+"""Reductions, softmax and scans over axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from secateur.structure._coupling import reduced
+from secateur.structure._label import Label
+from secateur.structure.rules._norm import mixed
+from secateur.structure.rules._registry import Call, positive_axes, rule
+
+
+@rule("mean", "var", "std", "var_mean", "std_mean")
+def statistic(call: Call) -> Any:
+    """Average over axes: units on those axes share the statistic, which depends on their number."""
+    axes, keepdim = _axes_and_keepdim(call)
+    inner = mixed(call, call.labels(), axes)
+    left = tuple(y for y in inner if not y.axes <= axes)
+    return _finish(call, left, axes, keepdim)
+
+
+@rule(
+    "sum",
+    "nansum",
+    "prod",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "argmax",
+    "argmin",
+    "all",
+    "any",
+    "logsumexp",
+    "linalg_vector_norm",
+    "norm",
+    "median",
+    "count_nonzero",
+)
+def reduction(call: Call) -> Any:
+    """Reduce over axes; units on those axes alone become fixed."""
+    if len(call.args) > 1 and isinstance(call.args[1], Tensor):
+        return _binary(call)
+    axes, keepdim = _axes_and_keepdim(call)
+    message = "is reduced over, so the result depends on every unit"
+    return _finish(call, reduced(call.tape, call.labels(), axes, message), axes, keepdim)
+
+
+def _binary(call: Call) -> Any:
+    """``max(a, b)`` and ``min(a, b)`` of two tensors are element-wise."""
+    from secateur.structure.rules._pointwise import pointwise
+
+    return pointwise(call)
+
+
+def _axes_and_keepdim(call: Call) -> tuple[frozenset[int], bool]:
+    """Read ``dim`` and ``keepdim`` by their names in the operation's schema."""
+    x = call.args[0]
+    given: dict[str, Any] = dict(call.kwargs)
+    for argument, value in zip(call.func._schema.arguments, call.args, strict=False):
+        given[argument.name] = value
+    axes = given.get("dim")
+    if isinstance(axes, bool):
+        axes = None
+    return positive_axes(axes, x.ndim), bool(given.get("keepdim", False))
+
+
+def _finish(call: Call, labels: Sequence[Label], axes: frozenset[int], keepdim: bool) -> Any:
+    ndim = call.args[0].ndim
+    kept = iter(range(ndim))
+    target = [a if keepdim else (-1 if a in axes else next(kept)) for a in range(ndim)]
+    size = ndim if keepdim else ndim - len(axes)
+    moved = [y.moved(target, size) for y in labels]
+    out = call.run()
+    for result in out if isinstance(out, tuple) else (out,):
+        call.put(result, moved)
+    return out
+
+
+@rule(
+    "_softmax",
+    "softmax",
+    "_log_softmax",
+    "log_softmax",
+    "_safe_softmax",
+    "cumsum",
+    "cumprod",
+    "logcumsumexp",
+    "sort",
+    "argsort",
+    "topk",
+    "flash_softmax",
+)
+def along_axis(call: Call) -> Any:
+    """Mix all positions of one axis and keep the axis."""
+    x = call.args[0]
+    default = -1 if len(call.args) < 2 else call.args[1]
+    if call.func._schema.name == "aten::topk":
+        default = call.arg(2, "dim", -1)
+    axis = default if isinstance(default, int) else -1
+    message = "is normalised or ordered along its own axis"
+    labels = reduced(call.tape, call.labels(), positive_axes(axis, x.ndim), message)
+    out = call.run()
+    for result in out if isinstance(out, tuple) else (out,):
+        call.put(result, labels)
+    return out
+
+
+@rule("glu")
+def glu(call: Call) -> Tensor:
+    """Gate one half of an axis by the other: a split and a product."""
+    from secateur.structure.rules._layout import part_of
+
+    x = call.args[0]
+    axis = call.arg(1, "dim", -1) % x.ndim
+    labels = []
+    for label in call.labels():
+        if axis not in label.axes:
+            labels.append(label)
+            continue
+        halves = [part_of(call, label, axis, 2, k) for k in range(2)]
+        call.tape.join(halves[0].ids, halves[1].ids)
+        labels.append(halves[0])
+    return call.put(call.run(), labels)

@@ -1,0 +1,114 @@
+"""The table of rules: one function for each kind of ATen operation, registered by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.structure._coupling import Operand, aligned
+from secateur.structure._label import Label
+from secateur.structure._tape import Info, Tape
+
+_INFO = "_secateur_info"
+
+
+def info_of(tensor: Tensor) -> Info:
+    """Return what the tracer knows of a tensor; nothing for a tensor it has not seen."""
+    found = getattr(tensor, _INFO, None)
+    return found if found is not None else Info()
+
+
+def attach_info(tensor: Tensor, info: Info) -> None:
+    """Remember something about a tensor for as long as the tensor lives."""
+    setattr(tensor, _INFO, info)
+
+
+@dataclass(slots=True)
+class Call:
+    """One ATen call that is being traced.
+
+    Attributes:
+        tape: Where the rule writes.
+        func: The operation.
+        args: Positional arguments; tensors live on the meta device.
+        kwargs: Keyword arguments.
+    """
+
+    tape: Tape
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def run(self) -> Any:
+        """Execute the operation on the meta device."""
+        return self.func(*self.args, **self.kwargs)
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """Read an argument given by position or by name."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    def labels(self, position: int = 0) -> tuple[Label, ...]:
+        """Labels of a tensor argument."""
+        value = self.args[position]
+        return info_of(value).labels if isinstance(value, Tensor) else ()
+
+    def operands(self, tensors: Iterable[Any], ndim: int) -> list[Operand]:
+        """Right-align tensor arguments to a common number of axes."""
+        return [
+            aligned(info_of(t).labels, t.shape, ndim) for t in tensors if isinstance(t, Tensor)
+        ]
+
+    def put(self, out: Tensor, labels: Sequence[Label]) -> Tensor:
+        """Attach labels to a result."""
+        attach_info(out, Info(labels=tuple(labels)))
+        return out
+
+    def keep_name(self, out: Tensor) -> Tensor:
+        """Remember that a result is still the stored parameter, in another layout."""
+        name = info_of(self.args[0]).tensor
+        if name is not None:
+            info_of(out).tensor = name
+        return out
+
+
+Rule = Callable[[Call], Any]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for ATen operations.
+
+    Args:
+        *names: Names without overload, such as ``"add"`` for ``aten.add.Tensor``.
+
+    Returns:
+        A decorator that returns the function unchanged.
+    """
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            assert name not in RULES, f"two rules for aten::{name}"
+            RULES[name] = function
+        return function
+
+    return register
+
+
+def empty_like_shape(reference: Tensor, shape: Sequence[int]) -> Tensor:
+    """Make a meta tensor by hand; the meta kernels of some operations are slow Python code."""
+    return torch.empty(shape, dtype=reference.dtype, device="meta")
+
+
+def positive_axes(axes: Any, ndim: int) -> frozenset[int]:
+    """Turn an axis, a list of axes or None (all) into a set of axes counted from the front."""
+    if axes is None or axes == []:
+        return frozenset(range(ndim))
+    if isinstance(axes, int):
+        axes = [axes]
+    return frozenset(a % ndim if ndim else 0 for a in axes)
