@@ -6,11 +6,14 @@ import os
 import random
 from collections.abc import Iterator
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
 from tests.clean_room import Snapshot
+
+SEED_VARIABLE = "SECATEUR_TEST_SEED"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,6 +23,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     # Two cores shared by two workers; and sums in one order, so that equal seeds give equal bits.
     torch.set_num_threads(1)
+    free = os.environ.get(SEED_VARIABLE) == "random"
+    # No deadline: how long an example takes says more about the machine than about the code.
+    hypothesis.settings.register_profile("house", derandomize=not free, deadline=None)
+    hypothesis.settings.load_profile("house")
 
 
 @pytest.fixture
@@ -35,7 +42,7 @@ def _clean_room() -> Iterator[None]:
     SECATEUR_TEST_SEED=random frees the seed: tests that only pass by luck show themselves.
     """
     before = Snapshot.take()
-    wish = os.environ.get("SECATEUR_TEST_SEED", "0")
+    wish = os.environ.get(SEED_VARIABLE, "0")
     seed = random.SystemRandom().randrange(2**32) if wish == "random" else int(wish)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
