@@ -1,10 +1,8 @@
 """VGG-16 and VGG-19 with batch norm for 32x32 images, as pruning papers use them.
 
 Sources: Simonyan and Zisserman, "Very Deep Convolutional Networks", ICLR 2015 (arXiv 1409.1556),
-table 1, D and E;
-the CIFAR form (four poolings, one linear layer) is that of Liu et al., "Learning Efficient
-Convolutional Networks
-through Network Slimming", ICCV 2017 (arXiv 1708.06519).
+table 1, D and E; the CIFAR form (four poolings, one linear layer) is that of Liu et al., "Learning
+Efficient Convolutional Networks through Network Slimming", ICCV 2017 (arXiv 1708.06519).
 Letters: B batch, C channels, H W space, K classes.
 """
 

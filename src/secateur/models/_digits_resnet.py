@@ -16,7 +16,7 @@ WIDTHS = (32, 64, 128)
 
 
 class DigitsResNet(nn.Module):
-    """Three stages of residual blocks (32, 64, 128 channels) between a convolution and a linear layer.
+    """Residual blocks in three stages of 32, 64 and 128 channels.
 
     Args:
         num_classes: length of the output.

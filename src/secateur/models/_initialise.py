@@ -2,8 +2,7 @@
 
 Sources: He et al., "Delving Deep into Rectifiers", ICCV 2015 (arXiv 1502.01852), equation 10;
 Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks",
-AISTATS 2010,
-equation 16.
+AISTATS 2010, equation 16.
 """
 
 from torch import nn

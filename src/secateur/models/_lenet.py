@@ -1,10 +1,8 @@
 """LeNet-5 in the Caffe version (20-50-500) that pruning papers use.
 
 Sources: LeCun et al., "Gradient-based learning applied to document recognition", Proceedings of
-the IEEE 1998; the
-widths, the max pooling and the single ReLU are those of Caffe's example
-``lenet_train_test.prototxt``
-(431,080 parameters at 28x28).
+the IEEE 1998; the widths, the max pooling and the single ReLU are those of Caffe's example
+``lenet_train_test.prototxt`` (431,080 parameters at 28x28).
 Letters: B batch, C channels, H W space, K classes.
 """
 

@@ -1,9 +1,8 @@
 """Fully connected networks: LeNet-300-100 and a plain MLP.
 
 Source of LeNet-300-100: LeCun et al., "Gradient-based learning applied to document recognition",
-Proceedings of the
-IEEE 1998, section III.C.4 (266,610 parameters at 28x28); ReLU and Glorot initialisation as in the
-pruning papers.
+Proceedings of the IEEE 1998, section III.C.4 (266,610 parameters at 28x28); ReLU and Glorot
+initialisation as in the pruning papers.
 Letters: B batch, C channels, H W space, K classes.
 """
 

@@ -19,8 +19,7 @@ class ZeroPadShortcut(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output, at least ``in_channels``. The zeros are split evenly;
-            an odd one
-            goes to the end.
+            an odd one goes to the end.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -50,7 +49,7 @@ class ZeroPadShortcut(nn.Module):
 
 
 def zero_pad_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Make an option A shortcut: identity where the shape stays, else subsampling and zero channels.
+    """Make an option A shortcut: identity where the shape stays, else `ZeroPadShortcut`.
 
     Args:
         in_channels: channels of the block's input.
@@ -67,7 +66,7 @@ def zero_pad_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Mo
 
 
 def projection_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Make an option B shortcut: identity where the shape stays, else a 1x1 convolution and its norm.
+    """Make an option B shortcut: identity where the shape stays, else 1x1 convolution and norm.
 
     Args:
         in_channels: channels of the block's input.
