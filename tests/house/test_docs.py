@@ -51,7 +51,14 @@ def test_every_secateur_command_in_the_pages_exists():
     from secateur.cli import app
 
     known = set(get_command(app).commands)
-    assert {(page, word) for page, word in commands("secateur") if word not in known} == set()
+    inline = {
+        (name(page), word)
+        for page in PAGES
+        for word in re.findall(r"`secateur (\w+)", page.read_text(encoding="utf-8"))
+    }
+    shown = inline | commands("secateur")
+    assert ("README.md", "demo") in shown
+    assert {(page, word) for page, word in shown if word not in known} == set()
 
 
 def test_every_name_of_secateur_in_the_python_blocks_is_public():
