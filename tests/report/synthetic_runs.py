@@ -55,7 +55,12 @@ def start(model: str = "resnet20", **more: Any) -> Record:
         "seed": 0,
         "method": {
             "name": "complexity-aware",
-            "settings": {"price": 0.3, "compute_share": 1.0, "layer_share": 0.5, "target_macs": None},
+            "settings": {
+                "price": 0.3,
+                "compute_share": 1.0,
+                "layer_share": 0.5,
+                "target_macs": None,
+            },
         },
         "total_steps": 24 * STEPS_PER_EPOCH,
         "macs": 41_230_592,
@@ -69,119 +74,157 @@ def start(model: str = "resnet20", **more: Any) -> Record:
 
 def search_events(epochs: int = 24, seed: int = 0, **more: Any) -> list[Record]:
     """Events of a run that loses units from epoch 4 on, two layers, and settles at 70 %."""
-    chance = random.Random(seed)
-    opening = start(**more)
-    macs0, params0 = opening["macs"], opening["params"]
-    total, settle = epochs * STEPS_PER_EPOCH, round(0.7 * epochs) * STEPS_PER_EPOCH
-    goal = {f["name"]: max(2, round(f["units"] * chance.uniform(0.3, 0.9))) for f in families()}
-    doomed = {"layer2.1": int(0.45 * total), "layer3.2": int(0.6 * total)}
-    left = {f["name"]: f["units"] for f in families()}
-    live_layers = layers()
-    events = [opening]
-    share, params_share, seconds, training_macs = 1.0, 1.0, 0.0, 0.0
+    return _Search(epochs, seed, start(**more)).events
 
-    def add(event: str, step: int, **fields: Any) -> None:
-        fields = {"event": event, "step": step, "seconds": round(seconds, 3)} | fields
-        events.append(fields)
 
-    for step in range(1, total + 1):
-        seconds += 0.02 + 0.05 * share
-        training_macs += 3 * 32 * macs0 * share
-        progress = max(0.0, (step - 4 * STEPS_PER_EPOCH) / (settle - 4 * STEPS_PER_EPOCH))
-        searching = step < settle
-        price = 0.3 if opening["method"]["settings"]["price"] else 0.5 * (1 - math.exp(-3 * progress))
-        if step % (total // 100) == 0:
-            pull = {
-                name: min(1.0, max(0.0, (1.1 - 1.6 * progress) if step < at else 0.0))
-                for name, at in doomed.items()
-            }
-            add(
-                "step",
-                step,
-                loss=0.05 + 2.2 * math.exp(-step / 180) + 0.02 * chance.random(),
-                lr=0.05 * (1 + math.cos(math.pi * step / total)),
-                price=price,
-                macs_share=share,
-                expected_macs_share=share * (0.93 if 0 < progress and searching else 1.0),
-                expected_params_share=params_share,
-                theta={
-                    name: _theta(goal[name] / u0, progress, chance) + [left[name]]
-                    for name, u0 in ((f["name"], f["units"]) for f in families())
-                }
-                if searching
-                else {},
-                phi={name: pull.get(name, 1 - 0.1 * chance.random() * (progress > 0)) for name in live_layers}
-                if searching
-                else {},
-            )
-        if searching and progress > 0 and step % 40 == 0:
-            units = {}
-            for family in families():
-                name, before = family["name"], family["units"]
-                wanted = before - (before - goal[name]) * min(1.0, 1.15 * progress)
-                gone = max(0, left[name] - round(wanted))
-                if gone and chance.random() < 0.5:
-                    units[name] = list(range(left[name] - gone, left[name]))
-                    left[name] -= gone
-            went = [name for name in live_layers if step >= doomed.get(name, total)]
-            live_layers = [name for name in live_layers if name not in went]
-            if units or went:
-                kept = sum(left.values()) / sum(f["units"] for f in families())
-                share = 0.03 + 0.97 * kept**1.6 * (1 - 0.09 * (9 - len(live_layers)))
-                params_share = 0.04 + 0.96 * kept**1.4
-                worth = {name: round(chance.uniform(-0.2, 0.85), 3) for name in units}
-                worth |= {name: round(chance.uniform(0.2, 0.7), 3) for name in went}
-                add(
-                    "remove",
-                    step,
-                    units=units,
-                    layers=went,
-                    worth=worth,
-                    price=price,
-                    macs=round(macs0 * share),
-                    params=round(params0 * params_share),
-                    max_difference=chance.uniform(1e-7, 9e-7),
-                )
-        if step == settle:
-            add(
-                "settle",
-                step,
-                macs=round(macs0 * share),
-                params=round(params0 * params_share),
-                kept_units=dict(left),
-                kept_layers=list(live_layers),
-            )
+class _Search:
+    """A run that is played through once, without any training."""
+
+    def __init__(self, epochs: int, seed: int, opening: Record) -> None:
+        self.chance = random.Random(seed)
+        self.opening, self.events = opening, [opening]
+        self.total = epochs * STEPS_PER_EPOCH
+        self.settle = round(0.7 * epochs) * STEPS_PER_EPOCH
+        self.before = {family["name"]: family["units"] for family in families()}
+        self.left = dict(self.before)
+        self.goal = {
+            n: max(2, round(u * self.chance.uniform(0.3, 0.9))) for n, u in self.left.items()
+        }
+        self.doomed = {"layer2.1": int(0.45 * self.total), "layer3.2": int(0.6 * self.total)}
+        self.layers = layers()
+        self.macs_share = self.params_share = 1.0
+        self.seconds = self.training_macs = self.progress = 0.0
+        for step in range(1, self.total + 1):
+            self.take(step)
+        self.end()
+
+    def add(self, event: str, step: int, **fields: Any) -> None:
+        self.events.append(
+            {"event": event, "step": step, "seconds": round(self.seconds, 3)} | fields
+        )
+
+    def size(self) -> Record:
+        return {
+            "macs": round(self.opening["macs"] * self.macs_share),
+            "params": round(self.opening["params"] * self.params_share),
+        }
+
+    def price(self) -> float:
+        given: float | None = self.opening["method"]["settings"]["price"]
+        return given if given is not None else 0.5 * (1 - math.exp(-3 * self.progress))
+
+    def take(self, step: int) -> None:
+        self.seconds += 0.02 + 0.05 * self.macs_share
+        self.training_macs += 3 * 32 * self.opening["macs"] * self.macs_share
+        first = 4 * STEPS_PER_EPOCH
+        self.progress = min(1.0, max(0.0, (step - first) / (self.settle - first)))
+        if step % (self.total // 100) == 0:
+            self.step(step)
+        if 0 < self.progress < 1 and step % 40 == 0:
+            self.remove(step)
+        if step == self.settle:
+            kept = {"kept_units": dict(self.left), "kept_layers": list(self.layers)}
+            self.add("settle", step, **self.size(), **kept)
         if step % STEPS_PER_EPOCH == 0:
-            epoch = step // STEPS_PER_EPOCH
-            add(
-                "epoch",
-                step,
-                epoch=epoch,
-                train_loss=0.05 + 2.2 * math.exp(-epoch / 4),
-                train_accuracy=_accuracy(epoch, 0.99, chance),
-                validation_loss=0.1 + 2.1 * math.exp(-epoch / 4),
-                validation_accuracy=_accuracy(epoch, 0.976, chance),
-                macs=round(macs0 * share),
-                params=round(params0 * params_share),
-                epoch_seconds=STEPS_PER_EPOCH * (0.02 + 0.05 * share),
-                training_macs=training_macs,
-            )
-            if epoch == 6:
-                add("calibration", step, factor={n: 1.0 + chance.random() for n in left}, layers={n: 0.1 for n in live_layers})
-    add(
-        "end",
-        total,
-        test_accuracy=0.9733,
-        test_loss=0.112,
-        macs=round(macs0 * share),
-        params=round(params0 * params_share),
-        train_seconds=seconds,
-        latency={"1": {"before": 0.00214, "after": 0.00151}, "64": {"before": 0.0412, "after": 0.0174}},
-        widths={f["name"]: [f["units"], left[f["name"]]] for f in families()},
-        removed_layers=[name for name in layers() if name not in live_layers],
-        training_macs=training_macs,
-    )
-    return events
+            self.epoch(step)
+
+    def step(self, step: int) -> None:
+        searching = step < self.settle
+        shade = 0.93 if searching and self.progress > 0 else 1.0
+        self.add(
+            "step",
+            step,
+            loss=0.05 + 2.2 * math.exp(-step / 180) + 0.02 * self.chance.random(),
+            lr=0.05 * (1 + math.cos(math.pi * step / self.total)),
+            price=self.price(),
+            macs_share=self.macs_share,
+            expected_macs_share=self.macs_share * shade,
+            expected_params_share=self.params_share * shade,
+            theta={name: self.theta(name) for name in self.left} if searching else {},
+            phi={name: self.phi(name, step) for name in self.layers} if searching else {},
+        )
+
+    def theta(self, name: str) -> list[float]:
+        """Quartiles of keep parameters of which some keep drifting down to 0 in turn."""
+        if self.progress == 0:
+            return [1.0, 1.0, 1.0, 1.0, 1.0, self.left[name]]
+        surplus = (self.left[name] - self.goal[name]) / self.before[name]
+        wave = 0.5 + 0.5 * math.sin(9 * self.progress + self.before[name] + 3 * surplus)
+        low = max(0.0, 1 - 5 * self.progress) if surplus > 0 else 0.6 + 0.3 * wave
+        first = max(low, 1 - 1.1 * surplus - 0.06 * wave - 0.02 * self.chance.random())
+        median = max(first, 1 - 0.25 * surplus - 0.03 * self.chance.random())
+        return [
+            *(round(v, 4) for v in (low, first, median, max(median, 0.995))),
+            1.0,
+            self.left[name],
+        ]
+
+    def phi(self, name: str, step: int) -> float:
+        at = self.doomed.get(name)
+        if at is not None:
+            return min(1.0, max(0.0, 1 - 6 * (step - 0.75 * at) / at))
+        dip = 0.35 if name.endswith("1") else 0.08
+        return 1 - dip * (self.progress > 0) * (0.5 + 0.5 * math.sin(step / 60 + len(self.layers)))
+
+    def remove(self, step: int) -> None:
+        units = {}
+        for name, before in self.before.items():
+            wanted = round(before - (before - self.goal[name]) * min(1.0, 1.15 * self.progress))
+            if wanted < self.left[name] and self.chance.random() < 0.5:
+                units[name] = list(range(wanted, self.left[name]))
+                self.left[name] = wanted
+        went = [name for name in self.layers if step >= self.doomed.get(name, self.total)]
+        self.layers = [name for name in self.layers if name not in went]
+        kept = sum(self.left.values()) / sum(self.before.values())
+        self.macs_share = 0.03 + 0.97 * kept**1.6 * (1 - 0.09 * (9 - len(self.layers)))
+        self.params_share = 0.04 + 0.96 * kept**1.4 * (1 - 0.07 * (9 - len(self.layers)))
+        worth = {name: round(self.chance.uniform(-0.2, 0.85), 3) for name in units}
+        worth |= {name: round(self.chance.uniform(0.2, 0.7), 3) for name in went}
+        self.add(
+            "remove",
+            step,
+            units=units,
+            layers=went,
+            worth=worth,
+            price=self.price(),
+            max_difference=self.chance.uniform(1e-7, 9e-7),
+            **self.size(),
+        )
+
+    def epoch(self, step: int) -> None:
+        epoch = step // STEPS_PER_EPOCH
+        self.add(
+            "epoch",
+            step,
+            epoch=epoch,
+            train_loss=0.05 + 2.2 * math.exp(-epoch / 4),
+            train_accuracy=_accuracy(epoch, 0.99, self.chance),
+            validation_loss=0.1 + 2.1 * math.exp(-epoch / 4),
+            validation_accuracy=_accuracy(epoch, 0.976, self.chance),
+            epoch_seconds=STEPS_PER_EPOCH * (0.02 + 0.05 * self.macs_share),
+            training_macs=self.training_macs,
+            **self.size(),
+        )
+        if epoch == 6:
+            factor = {name: round(1 + self.chance.random(), 3) for name in self.left}
+            self.add("calibration", step, factor=factor, layers=dict.fromkeys(self.layers, 0.1))
+
+    def end(self) -> None:
+        self.add(
+            "end",
+            self.total,
+            test_accuracy=0.9733,
+            test_loss=0.112,
+            train_seconds=self.seconds,
+            latency={
+                "1": {"before": 0.00214, "after": 0.00151},
+                "64": {"before": 0.0412, "after": 0.0174},
+            },
+            widths={name: [self.before[name], left] for name, left in self.left.items()},
+            removed_layers=[name for name in layers() if name not in self.layers],
+            training_macs=self.training_macs,
+            **self.size(),
+        )
 
 
 def dense_events(epochs: int = 24, seed: int = 1, **more: Any) -> list[Record]:
@@ -230,13 +273,3 @@ def write_run(folder: Path, events: list[Record], config: str = CONFIG) -> Path:
 
 def _accuracy(epoch: int, best: float, chance: random.Random) -> float:
     return best - 0.85 * math.exp(-epoch / 2.2) - 0.008 * chance.random()
-
-
-def _theta(goal: float, progress: float, chance: random.Random) -> list[float]:
-    """Quartiles of keep parameters of which 1 - goal of the units drift down to 0."""
-    if progress == 0:
-        return [1.0] * 5
-    low = max(0.0, 1 - 2.2 * progress)
-    first = max(low, min(1.0, 1 - (1 - goal) * 1.4 * progress))
-    median = max(first, min(1.0, 1.05 - 0.25 * (1 - goal) * progress - 0.03 * chance.random()))
-    return [round(v, 4) for v in (low, first, median, max(median, 0.99), 1.0)]

@@ -89,7 +89,7 @@ def _accuracy(run: History, dense: History | None) -> Card:
     if run.test_accuracy is not None:
         detail = "no dense run to compare with"
         if dense is not None and dense.test_accuracy is not None:
-            difference = _text.points(run.test_accuracy - dense.test_accuracy)
+            difference = _text.points(run.test_accuracy, dense.test_accuracy)
             detail = f"dense {_text.percent(dense.test_accuracy)}, {difference}"
         value = _text.percent(run.test_accuracy)
         return Card(label="Accuracy on test", value=value, detail=detail)
@@ -119,14 +119,16 @@ def _latency(run: History) -> Card:
     first, *others = run.latency
     times = f"{_text.milliseconds(first.before_seconds)} → "
     times += _text.milliseconds(first.after_seconds)
-    detail = "; ".join([
-        f"{times} at batch {first.batch_size}",
-        *(
-            f"{each.before_seconds / each.after_seconds:.2f}× at batch {each.batch_size}"
-            for each in others
-        ),
-    ])
-    speed = f"{first.before_seconds / first.after_seconds:.2f}×"
+    detail = "; ".join(
+        [
+            f"{times} at batch {first.batch_size}",
+            *(
+                f"{_text.times(each.before_seconds, each.after_seconds)} at batch {each.batch_size}"
+                for each in others
+            ),
+        ]
+    )
+    speed = _text.times(first.before_seconds, first.after_seconds)
     return Card(label=f"Speed at batch {first.batch_size}", value=speed, detail=detail)
 
 

@@ -128,18 +128,20 @@ def axis(**more: object) -> Spec:
     }
 
 
-def time_axis(clock: str, **more: object) -> Spec:
+def time_axis(clock: str, end: float, **more: object) -> Spec:
     """Make the axis of epochs or steps, without grid lines.
 
     Args:
         clock: Unit of the times.
+        end: Where the axis ends.
         more: Further attributes of the axis.
 
     Returns:
         A plotly axis.
     """
     title = {"text": clock, "standoff": 6, "font": {"size": 12}}
-    return axis(showgrid=False, rangemode="tozero", nticks=9, title=title, **more)
+    # A run that has not taken a step yet still gets an axis of some length.
+    return axis(showgrid=False, range=[0, end or 1], nticks=9, title=title, **more)
 
 
 def layout(**more: object) -> Spec:
@@ -186,25 +188,24 @@ def caption(text: str, y: float = 1.0) -> Spec:
     }
 
 
-def instant(time: float, text: str) -> tuple[list[Spec], list[Spec]]:
+def instant(time: float, text: str, *, y: float, is_late: bool) -> tuple[Spec, Spec]:
     """Mark a moment by a vertical line with a word beside it.
 
     Args:
         time: Where on the time axis.
         text: The word.
+        y: Height of the word, as a share of the figure.
+        is_late: True to put the word before the line, where there is room for it.
 
     Returns:
-        Plotly shapes and annotations.
+        A plotly shape and an annotation.
     """
-    where = {"x": time, "xref": "x", "yref": "paper"}
+    where: Spec = {"xref": "x", "yref": "paper"}
     stroke = {"color": INK, "width": 1, "dash": "dot"}
     shape: Spec = {"type": "line", "x0": time, "x1": time, "y0": 0, "y1": 1, "line": stroke}
-    note: Spec = {"text": text, "y": 1, "xanchor": "right", "yanchor": "bottom", "yshift": 4}
-    font = {"size": 12, "color": INK}
-    return (
-        [shape | {"xref": "x", "yref": "paper"}],
-        [note | where | {"showarrow": False, "font": font}],
-    )
+    side: Spec = {"x": time, "xanchor": "right" if is_late else "left"}
+    side["xshift"] = -4 if is_late else 4
+    return shape | where, caption(text, y) | where | side
 
 
 def band(low: Curve, high: Curve, colour: str) -> Sequence[Spec]:

@@ -126,6 +126,7 @@ class History:
         versions: Of the software.
         clock: Unit of all times: ``"epoch"`` or ``"step"``.
         last_step: Step of the last event.
+        last_time: The same on the clock of the curves.
         total_steps: Steps the run was planned for.
         is_finished: True where the run wrote its ``end``.
         is_torn: True where the last line of the events was cut off.
@@ -160,6 +161,7 @@ class History:
     versions: Mapping[str, JsonValue]
     clock: str
     last_step: int
+    last_time: float
     total_steps: int | None
     is_finished: bool
     is_torn: bool
@@ -214,6 +216,7 @@ def history_of(log: EventLog) -> History:
     run = _sort(log)
     start, end = run.start, run.end
     method = start.method
+    last_step = max(event.step for event in (start, *log.events))
     machine = start.machine if isinstance(start.machine, dict) else {"machine": start.machine}
     return History(
         model=start.model,
@@ -224,7 +227,8 @@ def history_of(log: EventLog) -> History:
         machine={name: value for name, value in machine.items() if value is not None},
         versions=start.versions,
         clock="epoch" if run.epoch_steps else "step",
-        last_step=max(event.step for event in (start, *log.events)),
+        last_step=last_step,
+        last_time=run.time(last_step),
         total_steps=start.total_steps,
         is_finished=end is not None,
         is_torn=log.is_torn,
@@ -246,7 +250,7 @@ def history_of(log: EventLog) -> History:
         training_macs=_curve(run, [(0, 0.0), *((e.step, e.training_macs) for e in run.epochs)]),
         training_seconds=_training_seconds(run),
         total_seconds=_total_seconds(run),
-        total_training_macs=_last(e.training_macs for e in (*run.epochs, *([end] if end else []))),
+        total_training_macs=_total_training_macs(run),
         latency=_latency(end),
     )
 
@@ -269,9 +273,9 @@ def _sort(log: EventLog) -> _Sorted:
 
 def _states(run: _Sorted) -> list[Start | Remove | Epoch | Settle | End]:
     """Every event that says how large the network is, oldest first."""
-    last = [event for event in (run.settle, run.end) if event]
-    middle = sorted([*run.removes, *run.epochs], key=lambda event: event.step)
-    return [run.start, *middle, *last]
+    states: list[Start | Remove | Epoch | Settle | End] = [run.start, *run.removes, *run.epochs]
+    states += [event for event in (run.settle, run.end) if event]
+    return sorted(states, key=lambda event: event.step)
 
 
 def _finite(value: float | None) -> float | None:
@@ -292,10 +296,12 @@ def _macs_share(run: _Sorted) -> Curve:
     """The live share from every event that knows it, so that removals show at their own step."""
     whole = _finite(run.start.macs)
     points = [(step.step, step.macs_share) for step in run.steps if step.macs_share is not None]
-    if whole:
-        points += [
-            (event.step, event.macs / whole) for event in _states(run) if event.macs is not None
-        ]
+    points += [
+        (event.step, event.macs / whole)
+        for event in _states(run)
+        if whole and event.macs is not None
+    ]
+    # The network only shrinks: of two sizes at one step the smaller one is the later.
     return _curve(run, sorted(points, key=lambda point: (point[0], -point[1])))
 
 
@@ -319,7 +325,7 @@ def _families(run: _Sorted) -> tuple[FamilyHistory, ...]:
 
 
 def _theta(run: _Sorted, name: str) -> tuple[Curve, Curve, Curve, Curve, Curve]:
-    known = [s for s in run.steps if len(s.theta.get(name, ())) >= 5]  # noqa: PLR2004
+    known = [s for s in run.steps if len(s.theta.get(name, ())) >= 5]
     low, first, middle, third, high = (
         _curve(run, ((step.step, step.theta[name][i]) for step in known)) for i in range(5)
     )
@@ -391,6 +397,11 @@ def _total_seconds(run: _Sorted) -> float | None:
     if run.end and _finite(run.end.train_seconds) is not None:
         return run.end.train_seconds
     return _last(_training_seconds(run).values[1:])
+
+
+def _total_training_macs(run: _Sorted) -> float | None:
+    spent = [event.training_macs for event in run.epochs]
+    return _last([*spent, run.end.training_macs] if run.end else spent)
 
 
 def _latency(end: End | None) -> tuple[Latency, ...]:

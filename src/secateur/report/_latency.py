@@ -6,7 +6,7 @@ from secateur.report import _text
 from secateur.report._figure import EMPTY, FOUND, Figure, Key, Panel, Spec, axis, layout
 from secateur.report._history import History, Latency
 
-BAR_PIXELS = 84
+BAR_PIXELS = 104
 
 
 def latency(run: History, dense: History | None) -> Panel:
@@ -29,8 +29,7 @@ def latency(run: History, dense: History | None) -> Panel:
     return Panel(
         name="latency",
         title=title,
-        text="Measured time of one forward pass. The bars of a batch size share one scale: 100 % "
-        "is the network at the start.",
+        text="Measured time of one forward pass; the two bars of a batch size share one scale.",
         figures=(_bars(run.latency),),
         keys=(
             Key(label="after", colour=FOUND, mark="block"),
@@ -54,20 +53,18 @@ def _bars(measured: tuple[Latency, ...]) -> Figure:
         shares,
         [
             f"<b>{_text.milliseconds(each.after_seconds)}</b>  "
-            f"{each.before_seconds / each.after_seconds:.2f} times as fast"
+            f"{_text.times(each.before_seconds, each.after_seconds)}"
             for each in measured
         ],
         FOUND,
         0.21,
     )
-    # Short bars leave room for their text on the right, so the scale ends beyond the longest bar.
-    longest = max([1.3, *(share + 0.45 for share in shares)])
     return Figure(
         traces=(before, after),
         layout=layout(
             barmode="overlay",
             hovermode=False,
-            xaxis=axis(showgrid=False, showticklabels=False, range=[0, longest]),
+            xaxis=axis(showgrid=False, showticklabels=False, range=[0, max(1.0, *shares)]),
             yaxis=axis(
                 showgrid=False,
                 tickmode="array",
@@ -76,7 +73,8 @@ def _bars(measured: tuple[Latency, ...]) -> Figure:
                 ticklabelstandoff=6,
                 range=[len(measured) - 0.5, -0.5],
             ),
-            margin={"l": 8, "r": 8, "t": 4, "b": 4},
+            # Room for the text to the right of the longest bar, however narrow the screen.
+            margin={"l": 8, "r": 120, "t": 4, "b": 4},
         ),
         height=BAR_PIXELS * len(measured) + 10,
     )

@@ -10,6 +10,8 @@ from secateur.report._figure import FOUND, REMOVED, Key, Panel
 from secateur.report._history import History, LayerHistory
 from secateur.report._parameters import phi
 
+MOST_NAMED = 6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
@@ -58,7 +60,7 @@ def layers(run: History, dense: History | None) -> Panel:
         return Panel(name="layers", title=title, text=reason)
     gone = sum(not layer.is_kept for layer in run.layers)
     whole = _text.plural(len(run.layers), "removable layer")
-    text = f"{gone} of {whole} went." if gone else f"All {whole} stayed."
+    text = f"{gone} of {whole} went{_when(run)}." if gone else f"All {whole} stayed."
     figure = phi(run)
     if figure is None:
         text += " The run recorded no phi, so there are no trajectories to show."
@@ -94,6 +96,16 @@ def strip(run: History) -> tuple[Stage, ...]:
         )
         for stage, members in groupby(pairs, key=lambda pair: pair[0])
     )
+
+
+def _when(run: History) -> str:
+    """Say when the layers went, where these are few; tooltips cannot be read on a phone."""
+    dated = [layer for layer in run.layers if layer.removed_at is not None]
+    if not 1 <= len(dated) <= MOST_NAMED:
+        return ""
+    dated.sort(key=lambda layer: layer.removed_at or 0.0)
+    parts = [f"{layer.name} at {run.clock} {layer.removed_at:.3g}" for layer in dated]
+    return f": {_text.joined(parts)}"
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -50,7 +50,11 @@ def accuracy_and_macs(run: History, dense: History | None) -> Panel:
         name="over-time",
         title=title,
         text=text,
-        figures=(_two_storeys(run, (*traces, *more_traces)),),
+        figures=(
+            _two_storeys(
+                run, max(run.last_time, dense.last_time if dense else 0.0), traces, more_traces
+            ),
+        ),
         keys=(*keys, *more_keys),
     )
 
@@ -112,22 +116,25 @@ def _departures(run: History) -> Curve:
     )
 
 
-def _two_storeys(run: History, traces: tuple[Spec, ...]) -> Figure:
+def _two_storeys(run: History, end: float, accuracy: list[Spec], macs: list[Spec]) -> Figure:
     """Lay accuracy out above MACs; MACs alone where no accuracy is known."""
     has_accuracy = bool(run.validation_accuracy)
-    shapes, notes = instant(run.settled_at, "settled ") if run.settled_at is not None else ([], [])
     top = 0.4 if has_accuracy else 1.0
+    shapes, notes = [], [caption("MACs left", y=top)]
     if has_accuracy:
         notes.append(caption("accuracy on validation"))
-    notes.append(caption("MACs left", y=top))
+    if run.settled_at is not None:
+        is_late = run.settled_at > end / 2
+        shape, note = instant(run.settled_at, "settled", y=top, is_late=is_late)
+        shapes, notes = [shape], [*notes, note]
     target = run.settings.get("target_macs")
     if isinstance(target, (int, float)) and not isinstance(target, bool):
         shapes.append(_level(target, "y2"))
         notes.append(_level_name("target", target, "y2"))
     return Figure(
-        traces=traces if has_accuracy else tuple(t for t in traces if t.get("yaxis") == "y2"),
+        traces=tuple([*accuracy, *macs] if has_accuracy else macs),
         layout=layout(
-            xaxis=time_axis(run.clock, anchor="y2"),
+            xaxis=time_axis(run.clock, end, anchor="y2"),
             yaxis=axis(
                 domain=[0.54, 1] if has_accuracy else [0.99, 1],
                 visible=has_accuracy,
@@ -188,7 +195,7 @@ def price(run: History, dense: History | None) -> Panel | None:
     figure = Figure(
         traces=(line(run.price, "price", PRICE) | {"hovertemplate": "%{y:.3g} nats"},),
         layout=layout(
-            xaxis=time_axis(run.clock),
+            xaxis=time_axis(run.clock, run.last_time),
             yaxis=axis(rangemode="tozero", nticks=6),
             annotations=notes,
         ),

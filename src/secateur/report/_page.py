@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from pydantic import JsonValue
@@ -23,9 +20,11 @@ from secateur.report._latency import latency
 from secateur.report._layers import layers, strip
 from secateur.report._over_time import accuracy_and_macs, price
 from secateur.report._parameters import theta
+from secateur.report._templates import templates
 from secateur.report._training_cost import training_cost
 from secateur.report._widths import widths
 from secateur.report._worth import worth
+from secateur.report._write import write_beside
 
 REPORT_FILE = "report.html"
 CONFIG_FILE = "config.toml"
@@ -96,78 +95,28 @@ def render(run: History, dense: History | None, *, name: str, config: str) -> st
         for panel in panels
         for number, figure in enumerate(panel.figures)
     }
-    return templates().get_template("page.html").render(
-        name=name,
-        heading=_heading(run, name),
-        facts=_facts(run),
-        summary=summary(run, dense),
-        notes=_notes(run, dense),
-        cards=cards(run, dense),
-        panels=panels,
-        strip=strip(run),
-        figures=figures,
-        rows=[_row(removal, run) for removal in run.removals],
-        clock=run.clock,
-        tables=_tables(run),
-        config=config,
-        # The library's own file, trusted: it goes in as it is, once.
-        plotly=Markup(get_plotlyjs()),  # noqa: S704
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            name=name,
+            heading=_heading(run, name),
+            facts=_facts(run),
+            summary=summary(run, dense),
+            notes=_notes(run, dense),
+            cards=cards(run, dense),
+            panels=panels,
+            strip=strip(run),
+            figures=figures,
+            rows=[_row(removal, run) for removal in run.removals],
+            has_difference=any(removal.max_difference is not None for removal in run.removals),
+            clock=run.clock,
+            tables=_tables(run),
+            config=config,
+            # The library's own file, trusted: it goes in as it is, once.
+            plotly=Markup(get_plotlyjs()),  # noqa: S704
+        )
     )
-
-
-def templates() -> jinja2.Environment:
-    """Open the report's templates; all text that goes into them is escaped.
-
-    Returns:
-        The templates.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("secateur.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # A value that is not finite would make the page's JSON unreadable in a browser.
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    return environment
-
-
-def write_beside(path: Path, text: str) -> Path:
-    """Write a file beside its place and rename it, so that a reader never meets half of it.
-
-    Args:
-        path: Where the file shall be.
-        text: What it shall hold.
-
-    Returns:
-        The path.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
-    try:
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            Path(beside).chmod(0o666 & ~_umask())
-            Path(beside).replace(path)
-        except BaseException:
-            Path(beside).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror or error}). A folder with room and the "
-            "right to write was expected; free some space or choose another folder."
-        ) from error
-    return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _config(run: Path) -> str:
@@ -183,7 +132,7 @@ def _config(run: Path) -> str:
 
 
 def _heading(run: History, name: str) -> str:
-    return " on ".join(part for part in (run.model, run.data) if part) or name
+    return _text.subject(run.model, run.data) or name
 
 
 def _facts(run: History) -> list[str]:
@@ -216,7 +165,7 @@ def _notes(run: History, dense: History | None) -> list[str]:
         kinds = _text.joined(list(run.unknown))
         notes.append(f"Events of a kind this version does not know were left out: {kinds}.")
     if dense is not None and (dense.model, dense.data) != (run.model, run.data):
-        other = " on ".join(part for part in (dense.model, dense.data) if part) or "something else"
+        other = _text.subject(dense.model, dense.data) or "something else"
         notes.append(f"Mind that the dense run trained {other}.")
     if dense is not None and not dense.is_finished:
         notes.append("The dense run has no end, so its last figures are missing.")
@@ -224,10 +173,10 @@ def _notes(run: History, dense: History | None) -> list[str]:
 
 
 def _row(removal: Removal, run: History) -> Row:
-    parts = [
-        f"{_text.plural(units, 'unit')} of {name}" for name, units in sorted(removal.units.items())
+    parts = [f"{name}\N{NO-BREAK SPACE}(layer)" for name in removal.layers]
+    parts += [
+        f"{name}\N{NO-BREAK SPACE}{_text.MINUS}{units:,}" for name, units in removal.units.items()
     ]
-    parts = [f"layer {name}" for name in removal.layers] + parts
     worth = sorted(removal.worth.values())
     ends = dict.fromkeys(_text.number(value, 2) for value in (worth[:1] + worth[-1:]))
     whole, params = run.macs_before, run.params_before
@@ -257,4 +206,6 @@ def _tables(run: History) -> dict[str, dict[str, str]]:
 
 
 def _flat(settings: Mapping[str, JsonValue]) -> dict[str, str]:
-    return {name: _text.UNKNOWN if value is None else str(value) for name, value in settings.items()}
+    return {
+        name: _text.UNKNOWN if value is None else str(value) for name, value in settings.items()
+    }

@@ -62,7 +62,6 @@ def theta(run: History, dense: History | None) -> Panel:
 
 def _bands(family: FamilyHistory, run: History) -> Figure:
     low, first, median, third, high = family.theta
-    times = {"range": [0, max(_end(run), 1e-9)], "nticks": 4, "title": {"text": ""}}
     return Figure(
         title=_text.short(family.name, 34),
         note=f"{family.units_before:,} → {family.units_after:,}",
@@ -72,17 +71,12 @@ def _bands(family: FamilyHistory, run: History) -> Figure:
             line(median, "median", FOUND, line={"width": 1.8}) | {"hovertemplate": "%{y:.2f}"},
         ),
         layout=layout(
-            xaxis=time_axis(run.clock) | times,
+            xaxis=axis(showgrid=False, range=[0, run.last_time or 1], nticks=4),
             yaxis=axis(range=_UNIT_RANGE, tickvals=[0, 0.5, 1]),
             margin={"l": 4, "r": 8, "t": 4, "b": 4},
         ),
-        height=130,
+        height=118,
     )
-
-
-def _end(run: History) -> float:
-    curves = (run.macs_share, *(family.theta[2] for family in run.families))
-    return max((time for curve in curves for time in curve.times), default=0.0)
 
 
 def phi(run: History) -> Figure | None:
@@ -114,7 +108,7 @@ def phi(run: History) -> Figure | None:
         traces=traces,
         layout=layout(
             hovermode="closest",
-            xaxis=time_axis(run.clock, range=[0, max(_end(run), 1e-9)]),
+            xaxis=time_axis(run.clock, run.last_time),
             yaxis=axis(range=_UNIT_RANGE, tickvals=[0, 0.5, 1]),
             annotations=[caption("keep parameter of each layer (phi)")],
         ),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import math
 
-UNKNOWN = "–"
+UNKNOWN = "\N{EN DASH}"
+MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _MINUTE, _HOUR = 60, 3600
 
@@ -15,12 +16,13 @@ def percent(share: float | None, digits: int = 1) -> str:
     return UNKNOWN if share is None else f"{100 * share:.{digits}f} %"
 
 
-def points(difference: float) -> str:
-    """Write a difference of two shares with its sign: -0.004 is ``−0.4 points``."""
-    rounded = round(100 * difference, 1)
+def points(share: float, other: float) -> str:
+    """Write how two shares differ, as they are shown: 0.973 and 0.978 are ``−0.5 points``."""
+    # The difference of the rounded figures, since a reader subtracts what stands on the page.
+    rounded = round(round(100 * share, 1) - round(100 * other, 1), 1)
     if rounded == 0:
         return "no difference"
-    return f"{'+' if rounded > 0 else '−'}{abs(rounded):.1f} points"
+    return f"{'+' if rounded > 0 else MINUS}{abs(rounded):.1f} points"
 
 
 def count(number: float | None) -> str:
@@ -52,9 +54,19 @@ def milliseconds(duration: float) -> str:
     return f"{_three_digits(1000 * duration)} ms"
 
 
+def times(before: float, after: float) -> str:
+    """Write how many times as fast something became: 0.003 and 0.002 are ``1.50×``."""
+    return f"{before / after:.2f}{TIMES}"
+
+
+def subject(model: str, data: str) -> str:
+    """Name what a run trained: ``resnet20 on digits``; either part may be missing."""
+    return " on ".join(part for part in (model, data) if part)
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Write a plain number with so many significant digits."""
-    return UNKNOWN if value is None else f"{value:.{digits}g}".replace("-", "−")
+    return UNKNOWN if value is None else f"{value:.{digits}g}".replace("-", MINUS)
 
 
 def short(name: str, length: int = 24) -> str:

@@ -30,9 +30,13 @@ def training_cost(run: History, dense: History | None) -> Panel:
         The section of the page.
     """
     title = "Cost of training"
+    end = max(run.last_time, dense.last_time if dense else 0.0)
+    axis_of_time = time_axis(run.clock, end)
+    macs = (run.training_macs, dense.training_macs if dense else None)
+    seconds = (run.training_seconds, dense.training_seconds if dense else None)
     figures = (
-        *_figure(run, run.training_macs, dense and dense.training_macs, "MACs of training", ""),
-        *_figure(run, run.training_seconds, dense and dense.training_seconds, "seconds", " s"),
+        *_figure(*macs, axis_of_time, "MACs of training", ""),
+        *_figure(*seconds, axis_of_time, "seconds", " s"),
     )
     if not figures:
         reason = "The run recorded no finished epoch, so the cost of training is not known."
@@ -66,7 +70,7 @@ def _comparison(run: History, dense: History | None) -> str:
 
 
 def _figure(
-    run: History, curve: Curve, dense: Curve | None, what: str, unit: str
+    curve: Curve, dense: Curve | None, axis_of_time: Spec, what: str, unit: str
 ) -> tuple[Figure, ...]:
     # The first point is the origin: a curve needs one more to be one.
     if not any(curve.values[1:]):
@@ -80,7 +84,7 @@ def _figure(
         Figure(
             traces=tuple(traces),
             layout=layout(
-                xaxis=time_axis(run.clock),
+                xaxis=axis_of_time,
                 yaxis=axis(rangemode="tozero", nticks=5),
                 annotations=[caption(what)],
             ),

@@ -76,7 +76,7 @@ def _bars(families: tuple[FamilyHistory, ...]) -> Figure:
         layout=layout(
             barmode="overlay",
             hovermode="closest",
-            xaxis=axis(showgrid=False, showticklabels=False, range=[0, 1.22 * max(largest, 1)]),
+            xaxis=axis(showgrid=False, showticklabels=False, range=[0, max(largest, 1)]),
             yaxis=axis(
                 showgrid=False,
                 tickmode="array",
@@ -85,7 +85,8 @@ def _bars(families: tuple[FamilyHistory, ...]) -> Figure:
                 ticklabelstandoff=6,
                 range=[len(families) - 0.4, -0.6],
             ),
-            margin={"l": 8, "r": 8, "t": 6, "b": 6},
+            # Room for the text to the right of the longest bar, however narrow the screen.
+            margin={"l": 8, "r": 26 + 8 * len(f"{largest:,} of {largest:,}"), "t": 6, "b": 6},
         ),
         height=BAR_PIXELS * len(families) + 16,
     )

@@ -68,7 +68,7 @@ def _figure(
         traces=tuple(trace for trace in (_units(units), _whole(whole)) if trace["x"]),
         layout=layout(
             hovermode="closest",
-            xaxis=time_axis(run.clock),
+            xaxis=time_axis(run.clock, run.last_time),
             yaxis=axis(
                 range=[min(0.0, *values) - 0.06 * span, max(1.0, *values) + 0.08 * span],
                 nticks=6,
