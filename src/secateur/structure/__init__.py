@@ -13,6 +13,8 @@ from secateur.structure._structure import (
     Stub,
     TensorInfo,
 )
+from secateur.structure._proof import prove
+from secateur.structure._trace import trace
 
 __all__ = [
     "Cost",
@@ -29,4 +31,6 @@ __all__ = [
     "Stub",
     "TensorInfo",
     "Term",
+    "prove",
+    "trace",
 ]

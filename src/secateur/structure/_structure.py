@@ -17,6 +17,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from secateur.structure._cost import Cost
+    from secateur.structure._evidence import Evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +208,7 @@ class Structure:
         tensors: Every parameter and buffer by canonical name.
         cost: MACs and parameters as functions of what is live.
         example: Positional and keyword arguments of the forward that was traced.
+        evidence: What the proof check holds a smaller model against.
     """
 
     families: tuple[Family, ...]
@@ -215,6 +217,7 @@ class Structure:
     tensors: Mapping[str, TensorInfo]
     cost: Cost
     example: tuple[tuple[Any, ...], dict[str, Any]]
+    evidence: Evidence | None = None
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ class Node:
         index: Position in execution order.
         operation: Name of the ATen operation, such as ``aten.convolution``.
         module: Path of the innermost module whose forward was running.
+        call: Index of that module's call, -1 outside of any.
         file: Source file of the model's code that led here.
         line: Line in that file.
         inputs: Indices of the nodes (or negative numbers of model inputs) it reads.
@@ -35,6 +36,7 @@ class Node:
     index: int
     operation: str
     module: str
+    call: int
     file: str
     line: int
     inputs: tuple[int, ...] = ()
@@ -114,6 +116,12 @@ class Tape:
         output_nodes: Nodes whose result leaves the model.
         doubts: Nodes that were given the size of a labelled axis as a number.
         unknown: Operations without a rule, by name.
+        function: Name and arguments of the PyTorch function the model is calling.
+        edges: Ids that can only leave together, and the node that says so.
+        freezes: Ids that cannot leave, and why.
+        inexact: Ids that share a statistic, and where.
+        consumed: Ids of weight slices that multiply the units they belong to.
+        joints: Labels that came to vary on several axes.
     """
 
     num_ids: int = 1
@@ -122,13 +130,28 @@ class Tape:
     calls: list[ModuleCall] = field(default_factory=list)
     charges: list[Charge] = field(default_factory=list)
     output_nodes: set[int] = field(default_factory=set)
-    doubts: list[int] = field(default_factory=list)
+    doubts: list[Node] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
-    edges: list[tuple[Ids, Ids]] = field(default_factory=list)
+    function: tuple[str, tuple[object, ...]] = ("", ())
+    edges: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
     freezes: list[tuple[Ids, Reason]] = field(default_factory=list)
     inexact: list[tuple[Ids, Reason]] = field(default_factory=list)
     consumed: list[Ids] = field(default_factory=list)
     joints: list[Label] = field(default_factory=list)
+
+    def second_pass(self) -> Tape:
+        """Return a tape for another run of the same tensors; units are shared, the graph is not."""
+        return Tape(
+            num_ids=self.num_ids,
+            ranges=self.ranges,
+            doubts=self.doubts,
+            unknown=self.unknown,
+            edges=self.edges,
+            freezes=self.freezes,
+            inexact=self.inexact,
+            consumed=self.consumed,
+            joints=self.joints,
+        )
 
     def allot(self, name: str, shape: Sequence[int]) -> tuple[Label, ...]:
         """Hand out a fresh range of ids to every axis of a parameter or buffer."""
@@ -152,7 +175,7 @@ class Tape:
         """Unite ids pairwise; the arrays broadcast against each other."""
         if a.shape != b.shape:
             a, b = np.broadcast_arrays(a, b)
-        self.edges.append((a.ravel(), b.ravel()))
+        self.edges.append((a.ravel(), b.ravel(), self.nodes[-1]))
 
     def join_along(self, label: Label, axes: Iterable[int]) -> Label:
         """Unite a label's ids along some of its axes and return what is left of it."""

@@ -1,47 +1,88 @@
-"""`trace`: find the structure of a model by running it once on the meta device."""
+"""`trace`: find the structure of a model by running it once on the meta device.
+
+Where the forward was given the size of a labelled axis as a number, the number may be kept
+somewhere and go stale. Such a model is tried out at a smaller size before it is believed: units
+that meet a line which fails there are fixed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.errors import TraceError
-from secateur.structure._assemble import cost, families, fixed_axes, number_units
-from secateur.structure._solve import solve
-from secateur.structure._structure import Structure, TensorInfo
-from secateur.structure._tape import Info, Tape
+from secateur.structure._assemble import Units, cost, families, fixed_axes, number_units
+from secateur.structure._branches import find_layers
+from secateur.structure._evidence import Evidence, scalars_of
+from secateur.structure._inventory import Inventory, fresh_twins, take_inventory
+from secateur.structure._proof import Violation, find_violation
+from secateur.structure._solve import Solution, solve
+from secateur.structure._structure import Family, Live, Reason, Structure
+from secateur.structure._tape import Node, Tape
 from secateur.structure._tracer import Stage
-from secateur.structure.rules import attach_info
+
+Example = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def trace(
-    model: nn.Module, example_inputs: Any, *, allow_inexact: bool = False
-) -> Structure:
-    tensors, names = inventory(model)
-    tape = Tape()
-    twins = {}
-    for (name, info), tensor in zip(tensors.items(), first_tensors(model), strict=True):
-        twins[name] = twin(tensor, tape, name)
+def trace(model: nn.Module, example_inputs: Any, *, allow_inexact: bool = False) -> Structure:
+    """Find what a model is made of: families of units, removable layers, and what they cost.
+
+    The forward runs once, on meta tensors: nothing is computed, no memory is taken for weights,
+    and the model is left as it was. A model with parameters that the forward in evaluation mode
+    does not use (auxiliary heads) runs once more in training mode.
+
+    Args:
+        model: Any module.
+        example_inputs: A tensor, a tuple of positional arguments or a dict of keyword arguments.
+            Costs are those of one forward of this example, its whole batch.
+        allow_inexact: Whether units that share a statistic (channels under LayerNorm, RMSNorm or
+            GroupNorm) may be removed. Removing one is then not the same as silencing it.
+
+    Returns:
+        The structure; ``print`` shows it as a table.
+
+    Raises:
+        TraceError: The forward cannot be followed, such as when its shapes depend on the data.
+
+    Example:
+        >>> import torch, secateur
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+        >>> structure = secateur.trace(net, torch.zeros(1, 8))
+        >>> [(family.name, family.num_units) for family in structure.families]
+        [('0', 4)]
+    """
     example = as_example(example_inputs)
-    stage = Stage(model, twins, names)
-    with stage.open(training=False):
-        stage.run(tape, example)
-    solution = solve(tape, tensors, allow_inexact=allow_inexact)
-    units = number_units(tape, solution)
+    run = _recorded(model, example)
+    trial = _Trial(model, example, run, allow_inexact)
+    if run.tape.doubts:
+        trial.settle()
+    tape, tensors = run.tape, run.inventory.infos
+    found = find_layers(tape, tensors)
     return Structure(
-        families=families(tape, solution, units, tensors),
-        layers=(),
-        fixed=tuple(fixed_axes(tape, solution, tensors)),
+        families=trial.families,
+        layers=found.layers,
+        fixed=(*fixed_axes(tape, trial.solution, tensors), *found.fixed),
         tensors=tensors,
-        cost=cost(tape, solution, units, tensors, (), ()),
+        cost=cost(tape, trial.solution, trial.units, tensors, found.layers, found.nodes),
         example=example,
+        evidence=trial.evidence(),
     )
 
 
-def as_example(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def as_example(example_inputs: Any) -> Example:
+    """Turn what users pass as example inputs into positional and keyword arguments.
+
+    Args:
+        example_inputs: A tensor, a tuple or list of positional arguments, or a dict of keyword ones.
+
+    Returns:
+        Positional and keyword arguments.
+    """
     if isinstance(example_inputs, Mapping):
         return (), dict(example_inputs)
     if isinstance(example_inputs, (tuple, list)):
@@ -49,31 +90,125 @@ def as_example(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (example_inputs,), {}
 
 
-def inventory(model):
-    seen = {}
-    aliases = {}
-    names = {}
-    for kind, it in ((True, model.named_parameters(remove_duplicate=False)), (False, model.named_buffers(remove_duplicate=False))):
-        for name, tensor in it:
-            if id(tensor) in names:
-                aliases[names[id(tensor)]].append(name)
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A recorded forward: the tape of evaluation mode, and all nodes of both modes."""
+
+    inventory: Inventory
+    tape: Tape
+    nodes: list[Node]
+    modes: tuple[bool, ...]
+
+
+def _recorded(model: nn.Module, example: Example) -> _Run:
+    inventory = take_inventory(model)
+    tape = Tape()
+    stage = Stage(model, fresh_twins(inventory, tape), inventory.names)
+    _run(stage, tape, example, training=False)
+    used = {name for node in tape.nodes for name in node.tensors}
+    parameters = {name for name, info in inventory.infos.items() if info.is_parameter}
+    if parameters <= used:
+        return _Run(inventory, tape, tape.nodes, (False,))
+    second = tape.second_pass()
+    _run(stage, second, example, training=True)
+    return _Run(inventory, tape, tape.nodes + second.nodes, (False, True))
+
+
+def _run(stage: Stage, tape: Tape, example: Example, *, training: bool) -> None:
+    try:
+        with stage.open(training=training):
+            stage.run(tape, example)
+    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+        if isinstance(error, TraceError):
+            raise
+        mode = "training" if training else "evaluation"
+        where = tape.reason("the forward stopped") if tape.nodes else "before the first operation"
+        raise TraceError(
+            f"The model cannot be traced in {mode} mode: {where}: {error}. Expected a forward that "
+            "runs on meta tensors with the example inputs. Check that the example inputs fit the "
+            "model, and that the forward makes no tensors of its own on a fixed device."
+        ) from error
+
+
+class _Trial:
+    """Units as far as they are believed: solved, tried at a smaller size, fixed where that fails."""
+
+    def __init__(self, model: nn.Module, example: Example, run: _Run, allow_inexact: bool) -> None:
+        self._model = model
+        self._example = example
+        self._recorded = run
+        self._allow_inexact = allow_inexact
+        self.solution: Solution
+        self.units: Units
+        self.families: tuple[Family, ...]
+        self._solve()
+
+    def _solve(self) -> None:
+        tape, tensors = self._recorded.tape, self._recorded.inventory.infos
+        self.solution = solve(tape, tensors, allow_inexact=self._allow_inexact)
+        self.units = number_units(tape, self.solution)
+        self.families = families(tape, self.solution, self.units, tensors)
+
+    def evidence(self) -> Evidence:
+        """Return the wiring found so far."""
+        return Evidence(
+            ranges=self._recorded.tape.ranges,
+            component=self.solution.component,
+            family=self.units.family,
+            scalars=scalars_of(self._recorded.nodes),
+            modes=self._recorded.modes,
+        )
+
+    def settle(self) -> None:
+        """Take one unit out of every family until the smaller model passes the proof check."""
+        while True:
+            violation = self._try_smaller()
+            if violation is None:
+                return
+            self._fix(violation)
+            self._solve()
+
+    def _try_smaller(self) -> Violation | None:
+        live = _one_less(self.families)
+        evidence = self.evidence()
+        members = [(i, m) for i, family in enumerate(self.families) for m in family.members]
+        ids = evidence.live_ids(members, live)
+        return find_violation(
+            self._model, self._recorded.inventory, evidence, ids, live, self._example
+        )
+
+    def _fix(self, violation: Violation) -> None:
+        """Fix every free unit that meets the line which failed, wherever that line runs."""
+        nodes = self._recorded.nodes
+        same_line = [n for n in nodes if (n.file, n.line) == (violation.file, violation.line)]
+        same_module = [n for n in nodes if n.module == violation.module]
+        for suspects in (same_line, same_module, self._recorded.tape.doubts):
+            ids = [label.ids.ravel() for node in suspects for label in node.labels]
+            if not ids:
                 continue
-            names[id(tensor)] = name
-            aliases[name] = [name]
-            seen[name] = (tensor, kind)
-    infos = {n: TensorInfo(name=n, aliases=tuple(aliases[n]), shape=tuple(t.shape), is_parameter=k) for n, (t, k) in seen.items()}
-    return infos, names
+            free = np.unique(np.concatenate(ids))
+            free = free[self.solution.free[self.solution.component[free]]]
+            if len(free):
+                reason = Reason(
+                    message=f"would go wrong at another size: {violation.message}",
+                    module=violation.module,
+                    operation=violation.operation,
+                    source=f"{violation.file}:{violation.line}",
+                )
+                self._recorded.tape.freezes.append((free, reason))
+                return
+        raise TraceError(
+            f"The model fails at a smaller size, and no unit can be blamed: {violation}. Expected "
+            "a forward whose sizes follow from its tensors. Please report the model."
+        )
 
-def first_tensors(model):
-    seen=set()
-    for it in (model.parameters(), model.buffers()):
-        for t in it:
-            if id(t) not in seen:
-                seen.add(id(t)); yield t
 
-def twin(tensor, tape, name):
-    t = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-    if isinstance(tensor, nn.Parameter): t = nn.Parameter(t, requires_grad=False)
-    labels = tape.allot(name, tensor.shape) if tensor.is_floating_point() else ()
-    attach_info(t, Info(labels=labels, tensor=name, value=None if tensor.is_floating_point() else tensor))
-    return t
+def _one_less(found: tuple[Family, ...]) -> Live:
+    """Leave out the middle unit of every family that can spare one."""
+    units = []
+    for family in found:
+        mask = torch.ones(family.num_units, dtype=torch.bool)
+        if family.num_units > 1:
+            mask[family.num_units // 2] = False
+        units.append(mask)
+    return Live(units=tuple(units), layers=torch.ones(0, dtype=torch.bool))

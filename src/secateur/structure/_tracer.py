@@ -7,27 +7,30 @@ model is touched; whatever the forward leaves behind in the modules is put back 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+import secateur
 from secateur.errors import TraceError
 from secateur.nn import SlimMultiheadAttention
 from secateur.structure._tape import Info, ModuleCall, Node, Tape
 from secateur.structure.rules import RULES, Call, Rule, attach_info, info_of, pointwise
 
-_TORCH = str(Path(torch.__file__).parent)
-_SECATEUR = str(Path(__file__).parent.parent)
+_OWN_CODE = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, secateur.__file__))
 _MAX_VALUE_ELEMENTS = 2_000_000
 _RANDOM = ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial")
 _RESHAPING = {"view", "_unsafe_view", "expand", "slice", "split", "split_with_sizes", "select"}
@@ -83,6 +86,7 @@ class Tracer(TorchDispatchMode):
             index=len(self.tape.nodes),
             operation=name,
             module=self.tape.calls[self.stack[-1]].path if self.stack else "",
+            call=self.stack[-1] if self.stack else -1,
             file=file,
             line=line,
             inputs=tuple(i.node for i in infos if i.node is not None),
@@ -101,9 +105,9 @@ class Tracer(TorchDispatchMode):
         rule = self._rules.get(func)
         if rule is None:
             rule = self._rules[func] = _find_rule(func)
-        if isinstance(value, Tensor) and torch.Tag.dynamic_output_shape in func.tags:
-            return torch.empty_like(value, device="meta")
-        if torch.Tag.dynamic_output_shape in func.tags:
+        if torch.Tag.dynamic_output_shape in func.tags and not _fixed_shape(func, args):
+            if isinstance(value, Tensor):
+                return torch.empty_like(value, device="meta")
             reason = self.tape.reason("the shape of a result depends on the data")
             raise TraceError(
                 f"The forward cannot be traced: {reason}. Expected a forward whose shapes follow "
@@ -126,6 +130,28 @@ class Tracer(TorchDispatchMode):
         node.shape = tuple(result.shape)
         if isinstance(value, Tensor) and value.shape == result.shape:
             info_of(result).value = value
+
+
+class _Functions(TorchFunctionMode):
+    """Keeps the name of the PyTorch function that the model's own code is calling."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self._tape = tape
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Note the call and carry it out."""
+        self._tape.function = (getattr(func, "__name__", ""), args)
+        return func(*args, **(kwargs or {}))
+
+
+def _fixed_shape(func: Any, args: Any) -> bool:
+    """Tell whether an indexing operation uses positions rather than masks."""
+    if not func._schema.name.startswith("aten::index"):
+        return False
+    return not any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
 
 
 def _find_rule(func: Any) -> Rule:
@@ -207,12 +233,17 @@ def _known_value(
     return value if small else None
 
 
+def is_own_code(file: str) -> bool:
+    """Tell whether a source file belongs to PyTorch or to this package."""
+    return file.startswith(_OWN_CODE)
+
+
 def _caller() -> tuple[str, int]:
     """Find the line of the model's own code that led to the running operation."""
     frame = sys._getframe(3)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith((_TORCH, _SECATEUR)):
+        if not file.startswith(_OWN_CODE):
             return file, frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]
     return "", 0
@@ -227,7 +258,7 @@ class Stage:
         names: id of a real tensor to its canonical name.
     """
 
-    def __init__(self, model: nn.Module, twins: dict[str, Tensor], names: dict[int, str]) -> None:
+    def __init__(self, model: nn.Module, twins: Mapping[str, Tensor], names: Mapping[int, str]) -> None:
         self.model = model
         self._twins = twins
         self._names = names
@@ -265,6 +296,7 @@ class Stage:
             own["_flat_weights"] = [own["_parameters"].get(n) for n in module._flat_weights_names]
         if type(module) is nn.MultiheadAttention:
             SlimMultiheadAttention.adopt_(module)
+        _mirror_sizes(module, own)
 
     def run(self, tape: Tape, example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
         """Run the forward once and record it.
@@ -299,7 +331,7 @@ class Stage:
 
         hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
         try:
-            with torch.no_grad(), tracer:
+            with torch.no_grad(), _Functions(tape), tracer:
                 output = self.model(*args, **kwargs)
         finally:
             for hook in hooks:
@@ -310,6 +342,19 @@ class Stage:
             if node is not None:
                 tape.output_nodes.add(node)
         return output
+
+
+def _mirror_sizes(module: nn.Module, own: dict[str, Any]) -> None:
+    """Let the attributes that a standard forward reads follow the twins' sizes."""
+    weight = own["_parameters"].get("weight")
+    if weight is None:
+        return
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        own["normalized_shape"] = tuple(weight.shape)
+    elif isinstance(module, _ConvNd) and module.groups > 1:
+        channels = module.in_channels if module.transposed else module.out_channels
+        if module.groups in (module.in_channels, module.out_channels):
+            own["groups"] = module.groups * weight.shape[0] // channels
 
 
 class _Inputs:

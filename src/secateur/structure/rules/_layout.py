@@ -12,6 +12,12 @@ from torch import Tensor
 from secateur.structure._label import Label, outermost, reshaped
 from secateur.structure.rules._registry import Call, info_of, positive_axes, rule
 
+_SIZED = {
+    "view", "reshape", "unflatten", "expand", "split", "split_with_sizes", "narrow", "__getitem__",
+    "tensor_split", "broadcast_to", "as_strided", "unsafe_split", "slice", "hsplit", "vsplit",
+}  # fmt: skip
+"""Functions that are given sizes or positions; `flatten` or `chunk` work them out themselves."""
+
 
 @rule(
     "alias",
@@ -39,7 +45,7 @@ def view(call: Call) -> Tensor:
     labels = [reshaped(label, source.shape, out.shape) for label in call.labels()]
     for before, after in zip(call.labels(), labels, strict=True):
         record_joint(call, before, after)
-    doubt_sizes(call, labels, call.args[1])
+    doubt_sizes(call, labels)
     return call.keep_name(call.put(out, labels))
 
 
@@ -49,10 +55,19 @@ def record_joint(call: Call, before: Label, after: Label) -> None:
         call.tape.joints.append(after)
 
 
-def doubt_sizes(call: Call, labels: Sequence[Label], sizes: Sequence[int]) -> None:
-    """Note that labelled axes were given their size, which may be a number kept somewhere."""
-    if any(axis < len(sizes) and sizes[axis] != -1 for label in labels for axis in label.axes):
-        call.tape.doubts.append(call.tape.nodes[-1].index)
+def doubt_sizes(call: Call, labels: Sequence[Label]) -> None:
+    """Note that the model itself gave labelled axes a size, which may be a number kept somewhere."""
+    name, arguments = call.tape.function
+    if name not in _SIZED:
+        return
+    given = arguments[1:]
+    sizes = given[0] if given and isinstance(given[0], (tuple, list)) else given
+    if name in ("view", "reshape", "expand") and all(
+        axis < len(sizes) and sizes[axis] == -1 for label in labels for axis in label.axes
+    ):
+        return
+    if labels:
+        call.tape.doubts.append(call.tape.nodes[-1])
 
 
 @rule("t", "numpy_T", "mT", "adjoint")
@@ -142,7 +157,7 @@ def expand(call: Call) -> Tensor:
             call.tape.freeze([label], "is a single value applied to every unit")
             continue
         labels.append(label.without(stretched).moved(target, out.ndim))
-    doubt_sizes(call, labels, call.args[1])
+    doubt_sizes(call, labels)
     return call.put(out, labels)
 
 
@@ -200,8 +215,7 @@ def slice_axis(call: Call) -> Tensor:
             labels.append(call.tape.join_along(label, [axis]))
         else:
             call.tape.freeze([label], "is cut at a fixed position")
-    if any(axis in label.axes for label in call.labels()):
-        call.tape.doubts.append(call.tape.nodes[-1].index)
+    doubt_sizes(call, [label for label in call.labels() if axis in label.axes])
     return call.put(out, labels)
 
 
@@ -225,8 +239,7 @@ def split(call: Call) -> Any:
     outs = call.run()
     lengths = [out.shape[axis] for out in outs]
     equal = len(set(lengths)) == 1
-    if any(axis in label.axes for label in call.labels()):
-        call.tape.doubts.append(call.tape.nodes[-1].index)
+    doubt_sizes(call, [label for label in call.labels() if axis in label.axes])
     per_out: list[list[Label]] = [[] for _ in outs]
     for label in call.labels():
         cut = axis in label.axes
@@ -347,7 +360,15 @@ def strided(call: Call) -> Tensor:
         x.axes & {source.ndim - 1, source.ndim - 2} for x in call.labels()
     ):
         return call.put(out, call.labels())
-    if name == "as_strided" and out.shape == source.shape and out.stride() == source.stride():
-        return call.put(out, info_of(source).labels)
+    if name.startswith("as_strided") and _same_order(call, source):
+        return call.put(out, call.labels())
     call.tape.freeze(call.labels(), "is read in a pattern that units cannot follow")
     return out
+
+
+def _same_order(call: Call, source: Tensor) -> bool:
+    """Tell whether strides address every element where it already is."""
+    size, stride = call.args[1], call.args[2]
+    if list(size) != list(source.shape) or call.arg(3, "storage_offset"):
+        return False
+    return all(a == b or n == 1 for n, a, b in zip(size, stride, source.stride(), strict=True))

@@ -1,0 +1,114 @@
+"""The tensors of a model by name, and their meta twins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from secateur.structure._label import Ids, axis_label
+from secateur.structure._structure import TensorInfo
+from secateur.structure._tape import Info, Tape
+from secateur.structure.rules import attach_info
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inventory:
+    """Every parameter and buffer of a model, ties counted once.
+
+    Attributes:
+        infos: Description by canonical name, parameters first.
+        tensors: The tensor itself by canonical name.
+        names: Canonical name by ``id`` of the tensor.
+    """
+
+    infos: Mapping[str, TensorInfo]
+    tensors: Mapping[str, Tensor]
+    names: Mapping[int, str]
+
+
+def take_inventory(model: nn.Module) -> Inventory:
+    """List a model's parameters and buffers.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Its tensors under their canonical names.
+    """
+    aliases: dict[str, list[str]] = {}
+    tensors: dict[str, Tensor] = {}
+    names: dict[int, str] = {}
+    for name, tensor in _named(model):
+        first = names.setdefault(id(tensor), name)
+        tensors.setdefault(first, tensor)
+        aliases.setdefault(first, []).append(name)
+    infos = {
+        name: TensorInfo(
+            name=name,
+            aliases=tuple(aliases[name]),
+            shape=tuple(tensor.shape),
+            is_parameter=isinstance(tensor, nn.Parameter),
+        )
+        for name, tensor in tensors.items()
+    }
+    return Inventory(infos, tensors, names)
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def fresh_twins(inventory: Inventory, tape: Tape) -> dict[str, Tensor]:
+    """Make a meta twin of every tensor and hand out ids to the axes of floating-point ones.
+
+    Args:
+        inventory: Tensors of the model.
+        tape: Where ids are handed out.
+
+    Returns:
+        Twins by canonical name.
+    """
+    twins = {}
+    for name, tensor in inventory.tensors.items():
+        if tensor.is_floating_point() or tensor.is_complex():
+            labels = tape.allot(name, tensor.shape)
+            twins[name] = _twin(tensor, tensor.shape, Info(labels=labels, tensor=name))
+        else:
+            twins[name] = _twin(tensor, tensor.shape, Info(tensor=name, value=tensor))
+    return twins
+
+
+def smaller_twins(
+    inventory: Inventory, ids: Mapping[tuple[str, int], Ids]
+) -> dict[str, Tensor]:
+    """Make twins whose axes carry given ids, and are as long.
+
+    Args:
+        inventory: Tensors of the model.
+        ids: Ids by canonical name and axis, for every axis of floating-point tensors.
+
+    Returns:
+        Twins by canonical name.
+    """
+    twins = {}
+    for name, tensor in inventory.tensors.items():
+        if (name, 0) not in ids:
+            value = None if tensor.is_floating_point() else tensor
+            twins[name] = _twin(tensor, tensor.shape, Info(tensor=name, value=value))
+            continue
+        own = [ids[name, axis] for axis in range(tensor.ndim)]
+        labels = tuple(axis_label(i, axis, tensor.ndim) for axis, i in enumerate(own))
+        twins[name] = _twin(tensor, [len(i) for i in own], Info(labels=labels, tensor=name))
+    return twins
+
+
+def _twin(tensor: Tensor, shape: Sequence[int], info: Info) -> Tensor:
+    twin = torch.empty(tuple(shape), dtype=tensor.dtype, device="meta")
+    if isinstance(tensor, nn.Parameter):
+        twin = nn.Parameter(twin, requires_grad=False)
+    attach_info(twin, info)
+    return twin
