@@ -40,10 +40,10 @@ def _check_attribute(name: str) -> str:
 
 
 def _check_value(value: object) -> object:
-    parts = value if isinstance(value, list | tuple) else [value]
+    parts = value if isinstance(value, list) else [value]
     if not parts or not all(type(part) is int and 0 <= part <= 2**40 for part in parts):
         raise ValueError("an attribute is set to a whole number or a list of them, none negative")
-    return value
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _check_dtype(name: str) -> str:

@@ -275,10 +275,19 @@ def _are(things: Sequence[str]) -> str:
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Keep to itself what torch warns of about its own exporters."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Keep to itself what torch warns of about its own exporters, and take away their traces.
+
+    A trace that fails leaves hooks behind that would run at every buffer any module registers.
+    """
+    hooks = nn.modules.module._global_buffer_registration_hooks
+    before = set(hooks)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for key in hooks.keys() - before:
+            del hooks[key]
 
 
 @contextmanager
