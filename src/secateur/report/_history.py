@@ -198,6 +198,7 @@ class _Sorted:
     calibrations: tuple[Calibration, ...]
     settle: Settle | None
     end: End | None
+    last_step: int
     epoch_steps: float | None
 
     def time(self, step: int) -> float:
@@ -216,7 +217,6 @@ def history_of(log: EventLog) -> History:
     run = _sort(log)
     start, end = run.start, run.end
     method = start.method
-    last_step = max(event.step for event in (start, *log.events))
     machine = start.machine if isinstance(start.machine, dict) else {"machine": start.machine}
     return History(
         model=start.model,
@@ -227,8 +227,8 @@ def history_of(log: EventLog) -> History:
         machine={name: value for name, value in machine.items() if value is not None},
         versions=start.versions,
         clock="epoch" if run.epoch_steps else "step",
-        last_step=last_step,
-        last_time=run.time(last_step),
+        last_step=run.last_step,
+        last_time=run.time(run.last_step),
         total_steps=start.total_steps,
         is_finished=end is not None,
         is_torn=log.is_torn,
@@ -267,6 +267,7 @@ def _sort(log: EventLog) -> _Sorted:
         calibrations=tuple(event for event in log.events if isinstance(event, Calibration)),
         settle=settles[-1] if settles else None,
         end=ends[-1] if ends else None,
+        last_step=max(event.step for event in (log.start, *log.events)),
         epoch_steps=epochs[-1].step / len(epochs) if epochs and epochs[-1].step else None,
     )
 
@@ -295,14 +296,16 @@ def _curve(run: _Sorted, points: Iterable[tuple[int, float | None]]) -> Curve:
 def _macs_share(run: _Sorted) -> Curve:
     """The live share from every event that knows it, so that removals show at their own step."""
     whole = _finite(run.start.macs)
-    points = [(step.step, step.macs_share) for step in run.steps if step.macs_share is not None]
-    points += [
-        (event.step, event.macs / whole)
-        for event in _states(run)
-        if whole and event.macs is not None
-    ]
+    points = [(step.step, _finite(step.macs_share)) for step in run.steps]
+    if whole:
+        sizes = [(event.step, _finite(event.macs)) for event in _states(run)]
+        points += [(step, macs / whole) for step, macs in sizes if macs is not None]
+    known: list[tuple[int, float]] = [(s, share) for s, share in points if share is not None]
     # The network only shrinks: of two sizes at one step the smaller one is the later.
-    return _curve(run, sorted(points, key=lambda point: (point[0], -point[1])))
+    known.sort(key=lambda point: (point[0], -point[1]))
+    if known and known[-1][0] < run.last_step:
+        known.append((run.last_step, known[-1][1]))
+    return _curve(run, known)
 
 
 def _families(run: _Sorted) -> tuple[FamilyHistory, ...]:

@@ -158,11 +158,11 @@ def _level(value: float, y_axis: str) -> Spec:
 def _level_name(text: str, value: float, y_axis: str) -> Spec:
     return {
         "text": text,
-        "x": 1,
+        "x": 0,
         "xref": "paper",
         "y": value,
         "yref": y_axis,
-        "xanchor": "right",
+        "xanchor": "left",
         "yanchor": "bottom",
         "showarrow": False,
         "font": {"size": 12, "color": INK},

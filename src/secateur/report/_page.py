@@ -173,10 +173,8 @@ def _notes(run: History, dense: History | None) -> list[str]:
 
 
 def _row(removal: Removal, run: History) -> Row:
-    parts = [f"{name}\N{NO-BREAK SPACE}(layer)" for name in removal.layers]
-    parts += [
-        f"{name}\N{NO-BREAK SPACE}{_text.MINUS}{units:,}" for name, units in removal.units.items()
-    ]
+    parts = [f"{name}{_text.NBSP}(layer)" for name in removal.layers]
+    parts += [f"{name}{_text.NBSP}{_text.MINUS}{units:,}" for name, units in removal.units.items()]
     worth = sorted(removal.worth.values())
     ends = dict.fromkeys(_text.number(value, 2) for value in (worth[:1] + worth[-1:]))
     whole, params = run.macs_before, run.params_before

@@ -7,13 +7,14 @@ import math
 
 UNKNOWN = "\N{EN DASH}"
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+NBSP = "\N{NO-BREAK SPACE}"
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _MINUTE, _HOUR = 60, 3600
 
 
 def percent(share: float | None, digits: int = 1) -> str:
     """Write a share as a percentage: 0.4162 is ``41.6 %``."""
-    return UNKNOWN if share is None else f"{100 * share:.{digits}f} %"
+    return UNKNOWN if share is None else f"{100 * share:.{digits}f}{NBSP}%"
 
 
 def points(share: float, other: float) -> str:
@@ -32,7 +33,7 @@ def count(number: float | None) -> str:
     for size, prefix in _PREFIXES:
         # 999,500 would round to 1000 k: from there on the larger prefix is used.
         if abs(number) >= 0.9995 * size:
-            return f"{_three_digits(number / size)} {prefix}"
+            return f"{_three_digits(number / size)}{NBSP}{prefix}"
     return f"{number:.0f}"
 
 
@@ -40,18 +41,18 @@ def seconds(duration: float | None) -> str:
     """Write a duration: 92.4 is ``1 min 32 s``."""
     if duration is None:
         return UNKNOWN
-    if duration < _MINUTE:
-        return f"{_three_digits(duration)} s" if round(duration, 1) < _MINUTE else "1 min 0 s"
+    if round(duration, 1) < _MINUTE:
+        return f"{_three_digits(duration)}{NBSP}s"
     whole = round(duration)
     if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+        return f"{whole // _MINUTE}{NBSP}min {whole % _MINUTE}{NBSP}s"
     minutes = round(duration / _MINUTE)
-    return f"{minutes // _MINUTE} h {minutes % _MINUTE} min"
+    return f"{minutes // _MINUTE}{NBSP}h {minutes % _MINUTE}{NBSP}min"
 
 
 def milliseconds(duration: float) -> str:
     """Write a short duration: 0.00214 is ``2.14 ms``."""
-    return f"{_three_digits(1000 * duration)} ms"
+    return f"{_three_digits(1000 * duration)}{NBSP}ms"
 
 
 def times(before: float, after: float) -> str:
