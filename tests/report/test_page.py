@@ -23,7 +23,16 @@ def text_of(path):
     """The page without its scripts and tags, as a reader sees it."""
     page = re.sub(r"<(script|style).*?</\1>", "", path.read_text(), flags=re.DOTALL)
     words = html.unescape(re.sub(r"<[^>]*>", " ", page))
-    return re.sub(r"\s+", " ", words.replace(_text.NBSP, " ").replace(_text.MINUS, "-"))
+    return re.sub(
+        r"\s+",
+        " ",
+        words.replace(_text.NBSP, " ").replace(_text.MINUS, "-").replace(_text.TIMES, "x"),
+    )
+
+
+def scripts_of(path):
+    """How many scripts a browser would start."""
+    return len(re.findall(r"<script[\s>]", path.read_text(), flags=re.IGNORECASE))
 
 
 def figures_of(path):
@@ -68,7 +77,7 @@ def test_the_headline_figures_are_those_of_the_end_events(runs, report):
     seen = text_of(report)
     assert "Accuracy on test 97.3 % dense 97.8 %, -0.5 points" in seen
     assert f"MACs left {share} %" in seen
-    assert "Speed at batch 1 1.42× 2.14 ms → 1.51 ms at batch 1; 2.37× at batch 64" in seen
+    assert "Speed at batch 1 1.42x 2.14 ms → 1.51 ms at batch 1; 2.37x at batch 64" in seen
     assert f"Training time {seconds // 60} min {seconds % 60} s" in seen
     assert f"{round(100 * end['train_seconds'] / 84)} % of the dense run's 1 min 24 s" in seen
 
@@ -154,10 +163,7 @@ def test_an_interrupted_run_says_how_far_it_came(tmp_path):
     with (folder / "events.jsonl").open("a") as file:
         file.write('{"event": "ep')
     seen = text_of(write_report(folder))
-    assert (
-        "no end yet: it was interrupted, or is still going. What follows is its state at step 696 of 1,200."
-        in seen
-    )
+    assert "or is still going. What follows is its state at step 696 of 1,200." in seen
     assert "The last line of its events is cut off" in seen
     assert "Latency is measured at the end of a run, which this one has not reached." in seen
     assert "are left so far" in seen
@@ -174,7 +180,7 @@ def test_a_run_that_has_only_started_has_a_page(tmp_path):
         "All 9 removable layers stayed.",
     ):
         assert sentence in seen
-    assert "Training time – no finished epoch" in seen
+    assert f"Training time {_text.UNKNOWN} no finished epoch" in seen
 
 
 def test_a_start_that_says_nothing_has_a_page(tmp_path):
@@ -199,7 +205,7 @@ def test_price_over_time_is_shown_in_budget_mode_only(tmp_path, report):
     assert trace["y"] == [e["price"] for e in search_events(method=method) if e["event"] == "step"]
 
 
-def test_names_given_by_the_user_are_text_and_nothing_else(tmp_path):
+def test_names_given_by_the_user_are_text_and_nothing_else(tmp_path, report):
     families = [{"name": HOSTILE, "kind": HOSTILE, "units": 4}]
     events = [
         start(
@@ -223,7 +229,7 @@ def test_names_given_by_the_user_are_text_and_nothing_else(tmp_path):
     ]
     path = write_report(write_run(tmp_path, events, config=HOSTILE))
     page = path.read_text()
-    assert page.count("<script") == 3 + page.count('prefix="<script')
+    assert scripts_of(path) == scripts_of(report)
     assert "<img" not in re.sub(
         r"<script>\s*/\*\*\s*\* plotly.js.*?</script>", "", page, flags=re.DOTALL
     )

@@ -82,7 +82,7 @@ class Frame:
             if corners:
                 corners.append((self.x(time), corners[-1][1]))
             corners.append((self.x(time), self.y(value)))
-        return _path(corners)
+        return _path(dict.fromkeys(corners))
 
 
 def write_picture(run: Path, path: Path, *, baseline: Path | None = None) -> Path:
