@@ -307,8 +307,10 @@ def test_loading_leaves_the_random_state_alone(
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_dtype_is_that_of_the_save(tmp_path: Path) -> None:
-    assert load(small, saved(small().bfloat16(), tmp_path))[0].weight.dtype == torch.bfloat16
+@pytest.mark.parametrize("build", [small, NeedsValues], ids=["meta", "values"])
+def test_the_dtype_is_that_of_the_save(build: Callable[[], nn.Module], tmp_path: Path) -> None:
+    model = build().bfloat16()
+    assert_same_bits(load(build, saved(model, tmp_path)), model)
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -384,6 +386,15 @@ def test_tensors_that_the_format_lacks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"Tensor 'weight' is on the meta device"):
         save(nn.Linear(2, 2, device="meta"), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_around_a_cut_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        save(nn.ModuleDict({"net": small_cut()}), tmp_path)
+    assert str(caught.value) == (
+        "Module 'net' of the model was made smaller on its own, so the model as a whole cannot be "
+        "saved. Save and load that part: secateur.save(model.net, folder)."
+    )
 
 
 def test_a_model_instead_of_a_builder_is_refused(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
-from secateur.errors import StorageError
+from secateur.errors import StorageError, UsageError
 from secateur.storage import _structure_file as structure_file
 from secateur.storage import load, save
 from tests.storage.saves import rewrite_structure, saved, small, small_cut
@@ -104,7 +105,7 @@ def top(**fields: Any) -> Callable[[dict[str, Any]], object]:
 
 
 STUB = {"module": "1", "kind": "identity"}
-PATH_RULE = "a path is made of names joined by dots, none starting with '__' (given: {!r})"
+PATH_RULE = "a path is made of names of modules and tensors, joined by dots (given: {!r})"
 NAME_RULE = "an attribute is an identifier that does not start with '__' (given: {!r})"
 VALUE_RULE = "an attribute is set to a whole number or a list of them, none negative (given: "
 HOSTILE = {
@@ -149,6 +150,10 @@ HOSTILE = {
     "stub through a dunder": (
         edit(stubs=[STUB | {"module": "0.__class__"}]),
         "'edit' > 'stubs' > 0 > 'module': " + PATH_RULE.format("0.__class__"),
+    ),
+    "stub of a method": (
+        edit(stubs=[STUB | {"module": "0.forward"}]),
+        "'edit' > 'stubs' > 0 > 'module': " + PATH_RULE.format("0.forward"),
     ),
     "stub output": (
         edit(stubs=[STUB | {"output": [1, 1]}]),
@@ -207,6 +212,24 @@ def test_a_hostile_structure_is_refused_with_what_is_wrong(
     path = saved(small(), tmp_path) / "structure.json"
     rewrite_structure(tmp_path, change)
     assert refusal(tmp_path) == damaged(path, fact)
+
+
+def test_what_load_would_refuse_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        save(nn.ModuleDict({"a\nb": nn.Linear(2, 2)}), tmp_path)
+    assert str(caught.value) == (
+        "The model cannot be saved: in structure.json, 'tensors' > 'a\\nb.weight' > '[key]': a "
+        "path is made of names of modules and tensors, joined by dots (given: 'a\\nb.weight'). "
+        "Rename or change what is named there."
+    )
+    monkeypatch.setattr(structure_file, "MAX_BYTES", 100)
+    with pytest.raises(
+        UsageError, match=r"would have \d+ bytes, more than the 100 it may"
+    ):
+        save(small(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_structure_is_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pydantic import (
     StringConstraints,
     model_validator,
 )
+from torch import nn
 
 from secateur.storage._dtypes import DTYPES
 from secateur.storage._positions import count_positions, read_runs
@@ -24,8 +25,9 @@ VERSION = 1
 
 def _check_path(path: str) -> str:
     parts = path.split(".")
-    if not all(part and part.isprintable() and not part.startswith("__") for part in parts):
-        raise ValueError("a path is made of names joined by dots, none starting with '__'")
+    # nn.Module refuses names that it uses itself, so no honest path holds one.
+    if not all(part and part.isprintable() and not hasattr(nn.Module, part) for part in parts):
+        raise ValueError("a path is made of names of modules and tensors, joined by dots")
     return path
 
 

@@ -8,21 +8,20 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from secateur.errors import StorageError, UsageError
+from secateur.storage._inputs import ExampleInputs, Inputs
 
 Target = Literal["onnx", "pt2"]
-ExampleInputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
-Run = Callable[["_Inputs"], list[Tensor]]
+Run = Callable[[Inputs], list[Tensor]]
 
 # Largest difference allowed, as a share of the output's largest magnitude. Another runtime adds in
 # another order and fuses norms into convolutions: about a thousand roundings of the dtype.
@@ -72,7 +71,7 @@ def export(
         raise UsageError(f"to is {to!r}, expected one of {', '.join(map(repr, writers))}.")
     if to == "onnx":
         _require("onnx", "onnxscript")
-    inputs = _Inputs.of(example_inputs)
+    inputs = Inputs.of(example_inputs)
     target = Path(path)
     model.state_dict()  # hooks of an attached search open all gates here
     with _evaluating(model), torch.no_grad():
@@ -89,51 +88,7 @@ def export(
     return target
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Inputs:
-    """Arguments of a forward.
-
-    Attributes:
-        args: Positional ones.
-        kwargs: Keyword ones.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    @classmethod
-    def of(cls, example_inputs: ExampleInputs) -> _Inputs:
-        if isinstance(example_inputs, Tensor):
-            return cls(args=(example_inputs,), kwargs={})
-        if isinstance(example_inputs, tuple):
-            return cls(args=example_inputs, kwargs={})
-        if isinstance(example_inputs, Mapping):
-            return cls(args=(), kwargs=dict(example_inputs))
-        raise UsageError(
-            f"example_inputs is a {type(example_inputs).__name__}, expected a tensor, a tuple of "
-            "positional or a dict of keyword arguments of the model's forward."
-        )
-
-    @property
-    def leaves(self) -> list[Any]:
-        return tree_leaves((self.args, self.kwargs))
-
-    @property
-    def batch_size(self) -> int | None:
-        sizes = [leaf.shape[0] for leaf in self.leaves if isinstance(leaf, Tensor) and leaf.ndim]
-        return sizes[0] if sizes else None
-
-    def is_batched(self, leaf: object) -> bool:
-        return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == self.batch_size
-
-    def repeated(self, times: int) -> _Inputs:
-        def grow(leaf: Any) -> Any:
-            return torch.cat([leaf] * times) if self.is_batched(leaf) else leaf
-
-        return _Inputs(args=tree_map(grow, self.args), kwargs=tree_map(grow, self.kwargs))
-
-
-def _trace(model: nn.Module, inputs: _Inputs) -> tuple[torch.export.ExportedProgram, bool]:
+def _trace(model: nn.Module, inputs: Inputs) -> tuple[torch.export.ExportedProgram, bool]:
     """Return the program, and whether its batch size is free or only the example's."""
     several = inputs.repeated(3)
     with suppress(*_UNTRACEABLE):  # the second attempt says what is wrong, if it fails too
@@ -150,7 +105,7 @@ def _trace(model: nn.Module, inputs: _Inputs) -> tuple[torch.export.ExportedProg
         ) from error
 
 
-def _trace_free_batch(model: nn.Module, inputs: _Inputs) -> torch.export.ExportedProgram:
+def _trace_free_batch(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
     # torch.export takes a size of 1 for a constant, so the trace sees at least two samples.
     several = inputs.repeated(2) if inputs.batch_size == 1 else inputs
 
@@ -200,7 +155,7 @@ def _write_onnx(program: torch.export.ExportedProgram, file: Path) -> Run | None
     wanted = {entry.name for entry in session.get_inputs()}
     names = [str(name) for name in program.graph_signature.user_inputs]
 
-    def run(inputs: _Inputs) -> list[Tensor]:
+    def run(inputs: Inputs) -> list[Tensor]:
         feed = {
             name: leaf.detach().cpu().numpy()
             for name, leaf in zip(names, inputs.leaves, strict=True)
@@ -211,7 +166,7 @@ def _write_onnx(program: torch.export.ExportedProgram, file: Path) -> Run | None
     return run
 
 
-def _compare(model: nn.Module, inputs: _Inputs, run: Run | None, target: Path) -> None:
+def _compare(model: nn.Module, inputs: Inputs, run: Run | None, target: Path) -> None:
     if run is None:
         return
     expected, found = _tensors(model(*inputs.args, **inputs.kwargs)), run(inputs)

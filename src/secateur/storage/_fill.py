@@ -47,17 +47,17 @@ def _filled(held: Held, values: Tensor, used: Mapping[int, Tensor]) -> Tensor:
     if not tensor.is_meta and id(tensor) not in used:
         tensor.data = values
         return tensor
-    if not held.is_parameter:
-        return values.requires_grad_(tensor.requires_grad)
     if _has_more_to_it(tensor):
         return tensor  # stays on meta; `load` sees that and builds the model with values
+    if not held.is_parameter:
+        return values.requires_grad_(tensor.requires_grad)
     return nn.Parameter(values, requires_grad=tensor.requires_grad)
 
 
 def _has_more_to_it(tensor: Tensor) -> bool:
-    """Tell a parameter that a new one of the same values would not stand in for."""
+    """Tell a tensor that a new one of the same values would not stand in for."""
     hooks = tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None)
-    return type(tensor) is not nn.Parameter or bool(vars(tensor)) or bool(hooks)
+    return type(tensor) not in (nn.Parameter, Tensor) or bool(vars(tensor)) or bool(hooks)
 
 
 def _set_(owner: nn.Module, attribute: str, tensor: Tensor) -> None:

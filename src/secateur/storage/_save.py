@@ -62,7 +62,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
     all_held = inventory(model)
     tensors = {held.names[0]: storable(held) for held in all_held}
     content: JsonObject = {
-        "edit": _edit_content(edit_of(model)),
+        "edit": _edit_content(_edit_of(model)),
         "tensors": {held.names[0]: _tensor_content(held) for held in all_held},
         "extra_state": extra_states(model),
     }
@@ -77,10 +77,17 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         ) from error
 
 
-def edit_of(model: nn.Module) -> Edit:
+def _edit_of(model: nn.Module) -> Edit:
     """Return what surgery did to a model since it was built; empty if nothing."""
-    edit = vars(model).get("_secateur_edit")
-    return edit if isinstance(edit, Edit) else Edit()
+    for path, module in model.named_modules():
+        if module is not model and vars(module).get("_secateur_edit", Edit()) != Edit():
+            raise UsageError(
+                f"Module {path!r} of the model was made smaller on its own, so the model as a "
+                f"whole cannot be saved. Save and load that part: secateur.save(model.{path}, "
+                "folder)."
+            )
+    edit: Edit = vars(model).get("_secateur_edit", Edit())
+    return edit
 
 
 def digest(path: Path) -> str:

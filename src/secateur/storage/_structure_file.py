@@ -44,12 +44,22 @@ def render(content: JsonObject) -> bytes:
         "torch": str(torch.__version__),
         **content,
     }
-    document["checksum"] = hashlib.sha256(canonical_json(document)).hexdigest()
-    text = _laid_out(document).encode("ascii")
+    checksum = hashlib.sha256(canonical_json(document)).hexdigest()
+    text = _laid_out({**document, "checksum": checksum}).encode("ascii")
+    if len(text) > MAX_BYTES:
+        raise UsageError(
+            f"The model cannot be saved: structure.json would have {len(text)} bytes, more than "
+            f"the {MAX_BYTES} it may have. Extra states take most of that; make them smaller."
+        )
     try:
-        parse(text, "structure.json")
-    except StorageError as error:
-        raise UsageError(f"The model cannot be saved. {error}") from error
+        parse_json(text)
+        Document.model_validate_json(json.dumps(document))
+    except ValueError as error:
+        fact = _first_fault(error) if isinstance(error, ValidationError) else str(error)
+        raise UsageError(
+            f"The model cannot be saved: in structure.json, {fact}. Rename or change what is "
+            "named there."
+        ) from error
     return text
 
 
