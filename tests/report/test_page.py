@@ -127,12 +127,22 @@ def test_the_figures_carry_the_numbers_of_the_events(report):
     figures = figures_of(report)
     end = search_events()[-1]
     before, after = figures["widths-0"]["data"]
-    assert before["x"] == [width for width, _ in end["widths"].values()]
-    assert after["x"] == [width for _, width in end["widths"].values()]
+    # 64 units are the longest bar.
+    assert before["x"] == [width / 64 for width, _ in end["widths"].values()]
+    assert after["x"] == [width / 64 for _, width in end["widths"].values()]
     accuracies = [e["validation_accuracy"] for e in search_events() if e["event"] == "epoch"]
     (found,) = [t for t in figures["over-time-0"]["data"] if t["name"] == "found"]
     assert found["y"] == accuracies
     assert found["x"] == [float(epoch) for epoch in range(1, 25)]
+
+
+def test_families_of_very_different_widths_are_each_drawn_to_their_own_scale(tmp_path):
+    families = [{"name": "narrow", "units": 4}, {"name": "wide", "units": 97}]
+    events = [start(families=families), {"event": "settle", "step": 1, "kept_units": {"narrow": 1}}]
+    path = write_report(write_run(tmp_path, events))
+    before, after = figures_of(path)["widths-0"]["data"]
+    assert (before["x"], after["x"]) == ([1.0, 1.0], [0.25, 1.0])
+    assert "Each bar has its own scale" in text_of(path)
 
 
 def test_the_page_is_self_contained(report):

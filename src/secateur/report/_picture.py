@@ -11,6 +11,7 @@ from secateur.report import _text
 from secateur.report._events import read_events
 from secateur.report._history import Curve, FamilyHistory, History, history_of
 from secateur.report._templates import templates
+from secateur.report._widths import scales
 from secateur.report._write import write_beside
 
 LEFT, WIDTH = 84.0, 446.0
@@ -18,6 +19,7 @@ LEFT, WIDTH = 84.0, 446.0
 ACCURACY, MACS = (142.0, 118.0), (322.0, 82.0)
 """Upper edge and height of the two storeys."""
 BARS_LEFT, BARS_TOP, BARS_WIDTH, BARS_HEIGHT = 700.0, 142.0, 158.0, 262.0
+BARS_EDGE, BARS_WHOLE = 572.0, 356.0
 MOST_NAMED = 16
 """So many families have their names beside the bars; more of them would not be readable."""
 
@@ -26,6 +28,7 @@ MOST_NAMED = 16
 class Bar:
     """A family as a bar of the picture, in pixels."""
 
+    left: float
     top: float
     height: float
     before: float
@@ -82,6 +85,7 @@ class Frame:
             if corners:
                 corners.append((self.x(time), corners[-1][1]))
             corners.append((self.x(time), self.y(value)))
+        # Where the value stayed, the corner and the point fall together.
         return _path(dict.fromkeys(corners))
 
 
@@ -155,7 +159,6 @@ def draw(run: History, dense: History | None) -> str:
             settled=None if run.settled_at is None else macs.x(run.settled_at),
             clock=run.clock,
             bars=_bars(run.families),
-            bars_left=BARS_LEFT,
             layers=_layers(run),
         )
     )
@@ -209,18 +212,21 @@ def _headline(run: History, dense: History | None) -> list[tuple[str, str]]:
 
 def _bars(families: tuple[FamilyHistory, ...]) -> list[Bar]:
     pitch = min(24.0, BARS_HEIGHT / max(len(families), 1))
-    scale = BARS_WIDTH / max([1, *(family.units_before for family in families)])
+    scale = scales(families) if families else ()
     is_named = len(families) <= MOST_NAMED
+    # Where there are no names and numbers, the bars take their room.
+    left, width = (BARS_LEFT, BARS_WIDTH) if is_named else (BARS_EDGE, BARS_WHOLE)
     return [
         Bar(
+            left=left,
             top=round(BARS_TOP + pitch * place, 1),
             height=round(0.68 * pitch, 1),
-            before=round(scale * family.units_before, 1),
-            after=round(scale * family.units_after, 1),
+            before=round(width * unit * family.units_before, 1),
+            after=round(width * unit * family.units_after, 1),
             name=_text.short(family.name, 19) if is_named else "",
             label=f"{family.units_after:,} of {family.units_before:,}" if is_named else "",
         )
-        for place, family in enumerate(families)
+        for place, (unit, family) in enumerate(zip(scale, families, strict=True))
     ]
 
 

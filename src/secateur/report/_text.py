@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 
 UNKNOWN = "\N{EN DASH}"
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
@@ -71,11 +72,15 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def short(name: str, length: int = 24) -> str:
-    """Shorten a long name in its middle, where names of modules differ least."""
-    if len(name) <= length:
-        return name
-    head = (length - 1) // 2
-    return f"{name[:head]}…{name[head + 1 - length :]}"
+    """Shorten the path of a module from its left, keeping numbers: ``e.l.e11.mlp.0``."""
+    parts = name.split(".")
+    for place, part in enumerate(parts[:-1]):
+        if len(".".join(parts)) <= length:
+            break
+        # Its numbers tell a module from its neighbours: stage2 and stage3 are s2 and s3.
+        parts[place] = re.sub(r"^(\D)\D*.*?(\d*)$", r"\1\2", part)
+    name = ".".join(parts)
+    return name if len(name) <= length else f"…{name[1 - length :]}"
 
 
 def plain(name: str) -> str:

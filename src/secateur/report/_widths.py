@@ -7,6 +7,8 @@ from secateur.report._figure import EMPTY, FOUND, Figure, Key, Panel, axis, layo
 from secateur.report._history import FamilyHistory, History
 
 BAR_PIXELS = 26
+EVEN = 24
+"""Families that differ more in width than so many times are each drawn to their own scale."""
 
 
 def widths(run: History, dense: History | None) -> Panel:
@@ -24,6 +26,10 @@ def widths(run: History, dense: History | None) -> Panel:
     if not run.families:
         reason = "This run trained a network as it is: no family of units was up for removal."
         return Panel(name="widths", title=title, text=reason)
+    scale = scales(run.families)
+    note = (
+        "" if len(set(scale)) == 1 else " Each bar has its own scale: its full length is the start."
+    )
     before = sum(family.units_before for family in run.families)
     after = sum(family.units_after for family in run.families)
     return Panel(
@@ -32,7 +38,7 @@ def widths(run: History, dense: History | None) -> Panel:
         text=f"{after:,} of {_text.plural(before, 'unit')} "
         f"{'are' if run.is_finished else 'were still'} left, in "
         f"{_text.plural(len(run.families), 'family', 'families')}; "
-        "the order is that of the network.",
+        f"the order is that of the network.{note}",
         figures=(_bars(run.families),),
         keys=(
             Key(label="units left", colour=FOUND, mark="block"),
@@ -41,9 +47,25 @@ def widths(run: History, dense: History | None) -> Panel:
     )
 
 
+def scales(families: tuple[FamilyHistory, ...]) -> tuple[float, ...]:
+    """Choose what a unit of each family takes of the longest bar.
+
+    Args:
+        families: The families.
+
+    Returns:
+        One number per family: all equal, so that widths can be compared, or where the families
+        are too different for that, such that every family starts with a bar of length 1.
+    """
+    widths = [max(family.units_before, 1) for family in families]
+    if max(widths) <= EVEN * min(widths):
+        return (1 / max(widths),) * len(widths)
+    return tuple(1 / width for width in widths)
+
+
 def _bars(families: tuple[FamilyHistory, ...]) -> Figure:
-    places = list(range(len(families)))
-    names = [_text.plain(_text.short(family.name)) for family in families]
+    places, scale = list(range(len(families))), scales(families)
+    names = [_text.plain(_text.short(family.name, 20)) for family in families]
     hover = [
         f"{_text.plain(_text.short(family.name, 60))}<br>{_text.plain(family.kind or 'units')}: "
         f"{family.units_before:,} → {family.units_after:,}"
@@ -58,7 +80,7 @@ def _bars(families: tuple[FamilyHistory, ...]) -> Figure:
         "cliponaxis": False,
     }
     start = shared | {
-        "x": [family.units_before for family in families],
+        "x": [unit * f.units_before for unit, f in zip(scale, families, strict=True)],
         "marker": {"color": EMPTY, "cornerradius": 3},
         "text": [f"{family.units_after:,} of {family.units_before:,}" for family in families],
         "textposition": "outside",
@@ -66,7 +88,7 @@ def _bars(families: tuple[FamilyHistory, ...]) -> Figure:
         "width": 0.66,
     }
     left = shared | {
-        "x": [family.units_after for family in families],
+        "x": [unit * f.units_after for unit, f in zip(scale, families, strict=True)],
         "marker": {"color": FOUND, "cornerradius": 3},
         "width": 0.66,
     }
@@ -76,7 +98,7 @@ def _bars(families: tuple[FamilyHistory, ...]) -> Figure:
         layout=layout(
             barmode="overlay",
             hovermode="closest",
-            xaxis=axis(showgrid=False, showticklabels=False, range=[0, max(largest, 1)]),
+            xaxis=axis(showgrid=False, showticklabels=False, range=[0, 1]),
             yaxis=axis(
                 showgrid=False,
                 tickmode="array",
