@@ -89,7 +89,7 @@ def reshaped(label: Label, old: Sequence[int], new: Sequence[int]) -> Label:
         new: Shape after, without -1.
 
     Returns:
-        The label of the reshaped tensor.
+        The label of the reshaped tensor; on no axis at all where its axes of size 1 went away.
     """
     shape: list[int] = []
     full: list[int] = []
@@ -107,7 +107,7 @@ def reshaped(label: Label, old: Sequence[int], new: Sequence[int]) -> Label:
         axes |= set(candidates)
         if len(old_group) > 1 or len(new_group) > 1:
             written |= set(candidates)
-        if label.major in old_group:
+        if label.major in old_group and candidates:
             major = candidates[0]
     ids = np.broadcast_to(label.ids, full).reshape(shape)
     for axis in sorted(written):

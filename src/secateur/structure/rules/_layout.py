@@ -45,6 +45,8 @@ def view(call: Call) -> Tensor:
     labels = [reshaped(label, source.shape, out.shape) for label in call.labels()]
     for before, after in zip(call.labels(), labels, strict=True):
         record_joint(call, before, after)
+    call.tape.freeze([x for x in labels if not x.axes], "is a single value that loses its axis")
+    labels = [x for x in labels if x.axes]
     doubt_sizes(call, labels)
     return call.keep_name(call.put(out, labels))
 
@@ -167,7 +169,8 @@ def select(call: Call) -> Tensor:
     source = call.args[0]
     axis = call.args[1] % source.ndim
     out = call.run()
-    return call.put(out, _picked(call, call.labels(), axis, call.args[2] % source.shape[axis]))
+    index = call.args[2] % source.shape[axis]
+    return call.keep_name(call.put(out, _picked(call, call.labels(), axis, index)))
 
 
 def _picked(call: Call, labels: Sequence[Label], axis: int, index: int) -> list[Label]:
@@ -216,7 +219,7 @@ def slice_axis(call: Call) -> Tensor:
         else:
             call.tape.freeze([label], "is cut at a fixed position")
     doubt_sizes(call, [label for label in call.labels() if axis in label.axes])
-    return call.put(out, labels)
+    return call.keep_name(call.put(out, labels))
 
 
 def part_of(call: Call, label: Label, axis: int, parts: int, which: int) -> Label:
@@ -251,7 +254,7 @@ def split(call: Call) -> Any:
         for k, labels in enumerate(per_out):
             labels.append(part_of(call, label, axis, len(outs), k) if cut else label)
     for out, labels in zip(outs, per_out, strict=True):
-        call.put(out, labels)
+        call.keep_name(call.put(out, labels))
     return outs
 
 
@@ -261,7 +264,7 @@ def unbind(call: Call) -> Any:
     axis = call.arg(1, "dim", 0) % call.args[0].ndim
     outs = call.run()
     for index, out in enumerate(outs):
-        call.put(out, _picked(call, call.labels(), axis, index))
+        call.keep_name(call.put(out, _picked(call, call.labels(), axis, index)))
     return outs
 
 
