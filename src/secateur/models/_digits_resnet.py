@@ -11,7 +11,7 @@ from secateur.models._initialise import initialise_he_
 from secateur.models._scale import scaled
 from secateur.models._shortcut import projection_shortcut
 
-BLOCKS = (3, 2, 2)
+BLOCKS = (3, 3, 2)
 WIDTHS = (32, 64, 128)
 
 
@@ -56,7 +56,7 @@ def _build(shape: ModelShape) -> nn.Module:
 ENTRIES = (
     Entry(
         name="digits-resnet",
-        summary="residual network of seven blocks for 8x8 digits, the network of the demo",
+        summary="residual network of eight blocks for 8x8 digits, the network of the demo",
         factory=_build,
     ),
 )
