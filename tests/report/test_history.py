@@ -91,6 +91,18 @@ def test_macs_fall_at_the_step_of_the_removal_and_not_at_the_next_record(tmp_pat
     assert run.macs_share.values == (1.0, 1.0, 0.75, 0.75)
 
 
+def test_of_two_sizes_at_one_step_the_smaller_one_comes_last(tmp_path):
+    run = history(
+        tmp_path,
+        {"event": "remove", "step": 5, "macs": 600},
+        {"event": "step", "step": 5, "macs_share": 1.0},
+        {"event": "step", "step": 6, "loss": 0.1},
+    )
+    # The size of the last record holds until the last step.
+    assert run.macs_share.times == (0.0, 5.0, 5.0, 6.0)
+    assert run.macs_share.values == (1.0, 1.0, 0.6, 0.6)
+
+
 def test_a_layer_is_gone_since_its_removal_with_the_worth_it_had(tmp_path):
     run = history(
         tmp_path,
@@ -174,7 +186,14 @@ def test_the_cost_of_training_starts_at_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "broken", [{"x": {"before": 1, "after": 1}}, {"1": {"before": 0, "after": 1}}, {"1": {}}]
+    "broken",
+    [
+        {"x": {"before": 1, "after": 1}},
+        {"1": {"before": 0, "after": 1}},
+        {"1": {}},
+        {"1": {"before": math.nan, "after": 1}},
+        {"1" * 5000: {"before": 1, "after": 1}},
+    ],
 )
 def test_a_latency_that_cannot_be_compared_is_left_out(tmp_path, broken):
     assert history(tmp_path, {"event": "end", "step": 1, "latency": broken}).latency == ()

@@ -90,6 +90,9 @@ def test_removed_layers_are_named_with_their_epoch(report):
     )
     assert report.read_text().count('class="layer removed"') == 2
     assert report.read_text().count('class="layer kept"') == 7
+    stages = re.findall(r'stage-name">(.*?)<', report.read_text())
+    assert stages == ["layer1", "layer2", "layer3"]
+    assert re.findall(r'class="layer \w+"[^>]*>(.*?)<', report.read_text()) == ["0", "1", "2"] * 3
 
 
 def test_every_removal_is_a_line_of_the_table(report):
@@ -134,6 +137,41 @@ def test_the_figures_carry_the_numbers_of_the_events(report):
     (found,) = [t for t in figures["over-time-0"]["data"] if t["name"] == "found"]
     assert found["y"] == accuracies
     assert found["x"] == [float(epoch) for epoch in range(1, 25)]
+    assert found["line"]["color"] == "--found"
+
+
+def test_the_curves_of_the_search_are_those_of_the_events(report):
+    figures = figures_of(report)
+    events = search_events()
+    steps = [event for event in events if event["event"] == "step" and event["theta"]]
+    (median,) = [trace for trace in figures["theta-1"]["data"] if trace["name"] == "median"]
+    assert median["y"] == [step["theta"]["layer1.0.conv1"][2] for step in steps]
+    phi = {trace["name"]: trace["y"] for trace in figures["layers-0"]["data"]}
+    assert phi["layer2.1"] == [s["phi"]["layer2.1"] for s in steps if "layer2.1" in s["phi"]]
+    removals = [event for event in events if event["event"] == "remove"]
+    of_units, of_layers = figures["worth-0"]["data"]
+    assert sorted(of_units["y"]) == sorted(e["worth"][n] for e in removals for n in e["units"])
+    assert of_layers["y"] == [e["worth"][n] for e in removals for n in e["layers"]]
+
+
+def test_latency_bars_are_shares_of_the_time_before(report):
+    before, after = figures_of(report)["latency-0"]["data"]
+    assert before["x"] == [1.0, 1.0]
+    assert after["x"] == pytest.approx([0.00151 / 0.00214, 0.0174 / 0.0412], rel=1e-12)
+
+
+def test_the_cost_of_training_stands_beside_that_of_the_dense_run(report):
+    dense, found = figures_of(report)["training-cost-0"]["data"]
+    assert (dense["name"], found["name"]) == ("dense", "this run")
+    spent = [e["training_macs"] for e in dense_events() if e["event"] == "epoch"]
+    assert dense["y"] == [0.0, *spent]
+    own = [e["training_macs"] for e in search_events() if e["event"] == "epoch"]
+    assert found["y"] == [0.0, *own]
+    end, dense_end = search_events()[-1], dense_events()[-1]
+    macs = round(100 * end["training_macs"] / dense_end["training_macs"])
+    seconds = round(100 * end["train_seconds"] / dense_end["train_seconds"])
+    sentence = f"This run took {macs} % of the MACs and {seconds} % of the time of the dense run."
+    assert sentence in text_of(report)
 
 
 def test_families_of_very_different_widths_are_each_drawn_to_their_own_scale(tmp_path):

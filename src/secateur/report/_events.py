@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from secateur.errors import StorageError
 
 EVENTS_FILE = "events.jsonl"
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""A number of things that a float holds exactly."""
 
 
 class Event(BaseModel):
@@ -25,7 +29,7 @@ class Event(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     event: str
-    step: int = Field(ge=0)
+    step: Count
     seconds: float = 0.0
 
 
@@ -36,7 +40,7 @@ class FamilyRecord(BaseModel):
 
     name: str
     kind: str = ""
-    units: int = Field(ge=0)
+    units: Count
 
 
 class MethodRecord(BaseModel):
@@ -64,7 +68,7 @@ class Start(Event):
     data: str = ""
     seed: int | None = None
     method: MethodRecord | None = None
-    total_steps: int | None = None
+    total_steps: Count | None = None
     macs: float | None = None
     params: float | None = None
     families: tuple[FamilyRecord, ...] = ()
@@ -121,7 +125,7 @@ class Settle(Event):
 
     macs: float | None = None
     params: float | None = None
-    kept_units: dict[str, int] = Field(default_factory=dict)
+    kept_units: dict[str, Count] = Field(default_factory=dict)
     kept_layers: tuple[str, ...] | None = None
 
 
@@ -134,7 +138,7 @@ class End(Event):
     params: float | None = None
     train_seconds: float | None = None
     latency: dict[str, LatencyRecord] = Field(default_factory=dict)
-    widths: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    widths: dict[str, tuple[Count, Count]] = Field(default_factory=dict)
     removed_layers: tuple[str, ...] = ()
     training_macs: float | None = None
 

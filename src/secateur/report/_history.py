@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -19,6 +20,9 @@ from secateur.report._events import (
     Start,
     Step,
 )
+
+MOST = 1e15
+BATCH = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +189,14 @@ class History:
     total_seconds: float | None
     total_training_macs: float | None
     latency: tuple[Latency, ...]
+
+    def setting(self, name: str) -> float | None:
+        """Look up a number among the settings of the method."""
+        value = self.settings.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        # Beyond this no setting means anything, and a longer integer is no float any more.
+        return float(value) if abs(value) < MOST else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -408,9 +420,11 @@ def _total_training_macs(run: _Sorted) -> float | None:
 
 
 def _latency(end: End | None) -> tuple[Latency, ...]:
-    measured = [
-        Latency(batch_size=int(batch), before_seconds=record.before, after_seconds=record.after)
-        for batch, record in (end.latency if end else {}).items()
-        if batch.isascii() and batch.isdigit() and record.before and record.after
-    ]
+    measured = []
+    for batch, record in (end.latency if end else {}).items():
+        before, after = _finite(record.before), _finite(record.after)
+        if BATCH.fullmatch(batch) and before and after and min(before, after) > 0:
+            measured.append(
+                Latency(batch_size=int(batch), before_seconds=before, after_seconds=after)
+            )
     return tuple(sorted(measured, key=lambda latency: latency.batch_size))

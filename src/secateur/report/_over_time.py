@@ -127,8 +127,8 @@ def _two_storeys(run: History, end: float, accuracy: list[Spec], macs: list[Spec
         is_late = run.settled_at > end / 2
         shape, note = instant(run.settled_at, "settled", y=top, is_late=is_late)
         shapes, notes = [shape], [*notes, note]
-    target = run.settings.get("target_macs")
-    if isinstance(target, (int, float)) and not isinstance(target, bool):
+    target = run.setting("target_macs")
+    if target is not None:
         shapes.append(_level(target, "y2"))
         notes.append(_level_name("target", target, "y2"))
     return Figure(
@@ -183,7 +183,7 @@ def price(run: History, dense: History | None) -> Panel | None:
     goals = [
         f"{_text.percent(goal, 0)} of the {what}"
         for key, what in TARGETS.items()
-        if isinstance(goal := run.settings.get(key), (int, float))
+        if (goal := run.setting(key)) is not None
     ]
     if not goals:
         return None

@@ -137,8 +137,8 @@ def _heading(run: History, name: str) -> str:
 
 def _facts(run: History) -> list[str]:
     facts = [run.method] if run.method else []
-    price = run.settings.get("price")
-    if isinstance(price, (int, float)) and not isinstance(price, bool):
+    price = run.setting("price")
+    if price is not None:
         facts.append(f"price {_text.number(price)}")
     if run.clock == "epoch":
         facts.append(_text.plural(len(run.validation_accuracy.times), "epoch"))

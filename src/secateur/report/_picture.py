@@ -20,6 +20,7 @@ ACCURACY, MACS = (142.0, 118.0), (322.0, 82.0)
 """Upper edge and height of the two storeys."""
 BARS_LEFT, BARS_TOP, BARS_WIDTH, BARS_HEIGHT = 700.0, 142.0, 158.0, 262.0
 BARS_EDGE, BARS_WHOLE = 572.0, 356.0
+WHOLE_TIMES = 4
 MOST_NAMED = 16
 """So many families have their names beside the bars; more of them would not be readable."""
 
@@ -186,9 +187,10 @@ def _accuracy_ticks(frame: Frame) -> list[Tick]:
 
 
 def _time_ticks(frame: Frame) -> list[Tick]:
-    times = [round(frame.end * part / 4) if frame.end >= 4 else frame.end * part / 4
-             for part in range(5)]  # fmt: skip
-    return [Tick(place=frame.x(time), label=f"{time:,.4g}") for time in times]
+    # A long axis is labelled in whole epochs or steps, a short one at its exact quarters.
+    digits = 0 if frame.end >= WHOLE_TIMES else 2
+    times = [round(frame.end * part / 4, digits) for part in range(5)]
+    return [Tick(place=frame.x(time), label=f"{time:,.{digits}f}") for time in times]
 
 
 def _headline(run: History, dense: History | None) -> list[tuple[str, str]]:
