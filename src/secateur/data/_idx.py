@@ -134,7 +134,12 @@ def read_idx(path: Path, axes: int) -> Tensor:
         ) from error
     header = 4 + 4 * axes
     magic = bytes((0, 0, UINT8, axes))
-    if len(content) < header or content[:4] != magic:
+    if len(content) < header:
+        raise StorageError(
+            f"{path} holds {len(content)} bytes, too few for the header of an idx file with "
+            f"{axes} axes. The file is truncated; fetch it again."
+        )
+    if content[:4] != magic:
         raise StorageError(
             f"{path} starts with bytes {content[:4].hex(' ')}, but an idx file of uint8 values "
             f"with {axes} axes starts with {magic.hex(' ')}. Fetch the file again."
