@@ -1,0 +1,9 @@
+"""Floor 2, for good: removal of units and layers, its record, and the check that it is exact."""
+
+from secateur.surgery._cut import cut_
+from secateur.surgery._edit import AttributeValue, Edit
+from secateur.surgery._replay import replay_
+from secateur.surgery._verification import Verification
+from secateur.surgery._verify import verify
+
+__all__ = ["AttributeValue", "Edit", "Verification", "cut_", "replay_", "verify"]

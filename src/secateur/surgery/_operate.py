@@ -1,0 +1,105 @@
+"""Carrying a plan out on one model, every change with its way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from torch import Tensor, nn
+
+from secateur.errors import SurgeryError, UsageError
+from secateur.nn import Shortcut, SlimMultiheadAttention, Zero
+from secateur.structure import Stub
+from secateur.structure._stubs import RELU
+from secateur.surgery._edit import AttributeValue
+from secateur.surgery._journal import Journal
+from secateur.surgery._names import owner_of, tensors_of
+from secateur.surgery._plan import Plan
+from secateur.surgery._shrink import shrink_
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def operate_(model: nn.Module, plan: Plan, journal: Journal) -> None:
+    """Change a model as planned.
+
+    Args:
+        model: The model, or a copy of the one the plan was made for.
+        plan: What to do.
+        journal: Where the way back is noted.
+
+    Raises:
+        SurgeryError: The model does not have what the plan speaks of.
+    """
+    tensors = tensors_of(model)
+    for name, axes in plan.slices.items():
+        shrink_(tensors[name], axes, journal)
+    for path, values in plan.attributes.items():
+        _set_attributes_(model.get_submodule(path), values, journal)
+    for path in plan.attentions:
+        _slim_(model.get_submodule(path), path, journal)
+    for stub in plan.stubs:
+        _replace_(model, stub, journal)
+    for module in model.modules():
+        _clear_caches_(module, journal)
+
+
+def _set_attributes_(
+    module: nn.Module, values: Mapping[str, AttributeValue], journal: Journal
+) -> None:
+    journal.note(partial(vars(module).update, {name: vars(module)[name] for name in values}))
+    vars(module).update(values)
+
+
+def _slim_(module: nn.Module, path: str, journal: Journal) -> None:
+    assert isinstance(module, nn.MultiheadAttention)
+    journal.note(partial(setattr, module, "__class__", type(module)))
+    try:
+        SlimMultiheadAttention.adopt_(module)
+    except UsageError as error:
+        raise SurgeryError(f"Module {path!r} stays as it is: {error}") from error
+
+
+def _replace_(model: nn.Module, stub: Stub, journal: Journal) -> None:
+    path, leaf = owner_of(stub.module)
+    siblings = model.get_submodule(path)._modules
+    old = siblings.get(leaf)
+    if old is None:
+        raise SurgeryError(
+            f"Module {stub.module!r} cannot be replaced: the model has none of that name below it. "
+            "Expected a module that is part of the model, not the model itself."
+        )
+    new = _stand_in(old, stub)
+    new.training = old.training
+    journal.note(partial(siblings.__setitem__, leaf, old))
+    siblings[leaf] = new
+
+
+def _stand_in(old: nn.Module, stub: Stub) -> nn.Module:
+    if stub.kind == "zero":
+        return Zero(stub.output)
+    if stub.kind not in {"identity", "shortcut"}:
+        raise SurgeryError(
+            f"Module {stub.module!r} cannot become {stub.kind!r}: expected 'identity', 'zero' or "
+            "'shortcut'. Use a structure.json that this version of secateur wrote."
+        )
+    children = {}
+    for name in stub.children:
+        child = nn.ReLU() if name == RELU else old._modules.get(name)
+        if child is None:
+            raise SurgeryError(
+                f"Module {stub.module!r} cannot become a shortcut through its child {name!r}: it "
+                "has none of that name. Pass the model the structure was traced from."
+            )
+        children[name] = child
+    return Shortcut(children)
+
+
+def _clear_caches_(module: nn.Module, journal: Journal) -> None:
+    """Forget tensors that a forward stored for the next one, such as biases by input size."""
+    for name, value in vars(module).items():
+        if name in _OF_EVERY_MODULE or type(value) is not dict or not value:
+            continue
+        if all(isinstance(entry, Tensor) for entry in value.values()):
+            journal.note(partial(value.update, dict(value)))
+            value.clear()

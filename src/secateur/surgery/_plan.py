@@ -1,0 +1,173 @@
+"""What a removal does to a model, worked out before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import SurgeryError
+from secateur.structure import Live, Member, Structure, Stub
+from secateur.surgery._attributes import Resize, resized_attributes
+from secateur.surgery._edit import AttributeValue
+from secateur.surgery._names import names_of, owner_of, tensors_of
+from secateur.surgery._shrink import Axes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """Changes by name, so that they fit every copy of the model.
+
+    Attributes:
+        slices: Tensor name to axis to the current positions that stay.
+        attributes: Module path to attribute name to new value.
+        attentions: Attention modules that have to become slim.
+        stubs: Modules that are replaced, in order.
+    """
+
+    slices: Mapping[str, Axes] = field(default_factory=dict)
+    attributes: Mapping[str, Mapping[str, AttributeValue]] = field(default_factory=dict)
+    attentions: tuple[str, ...] = ()
+    stubs: tuple[Stub, ...] = ()
+
+
+def plan_cut(model: nn.Module, structure: Structure, live: Live, after: Live) -> Plan:
+    """Work out how a model gets from one state to a smaller one.
+
+    Args:
+        model: The model, in state ``live``; it is not changed.
+        structure: What it was made of when it was traced.
+        live: What is left now.
+        after: What is to be left.
+
+    Returns:
+        The plan.
+
+    Raises:
+        SurgeryError: The model is not in the state ``live``.
+    """
+    tensors = tensors_of(model)
+    going = [layer for i, layer in enumerate(structure.layers) if not after.layers[i]]
+    vanished = {name for layer in going for name in layer.tensors}
+    emptied = tuple(f"{stub.module}." for layer in going for stub in layer.stubs)
+    slices: dict[str, dict[int, Tensor]] = {}
+    traced: dict[str, tuple[int, ...]] = {}
+    for (canonical, axis), members in _changed_axes(structure, live, after):
+        info = structure.tensors[canonical]
+        name = next((alias for alias in info.aliases if alias in tensors), None)
+        if canonical in vanished or (name is None and canonical.startswith(emptied)):
+            continue
+        before, later = (_mask(info.shape[axis], members, state) for state in (live, after))
+        size = None if name is None else tensors[name].shape[axis]
+        if name is None or size != int(before.sum()):
+            raise SurgeryError(_wrong_state(canonical, axis, size, int(before.sum())))
+        slices.setdefault(name, {})[axis] = later[before].nonzero().flatten()
+        traced[name] = info.shape
+    stubs = tuple(_stubs(model, structure, live, after))
+    attributes, attentions = _resized(model, tensors, slices, traced)
+    return Plan(slices=slices, attributes=attributes, attentions=attentions, stubs=stubs)
+
+
+def _changed_axes(
+    structure: Structure, live: Live, after: Live
+) -> Iterator[tuple[tuple[str, int], list[tuple[int, Member]]]]:
+    """Yield every axis that loses positions, with all members on it."""
+    members: dict[tuple[str, int], list[tuple[int, Member]]] = {}
+    changed: dict[tuple[str, int], None] = {}
+    for number, family in enumerate(structure.families):
+        shrinks = not torch.equal(live.units[number], after.units[number])
+        for member in family.members:
+            key = member.tensor, member.axis
+            members.setdefault(key, []).append((number, member))
+            if shrinks:
+                changed.setdefault(key)
+    for key in changed:
+        yield key, members[key]
+
+
+def _mask(size: int, members: Iterable[tuple[int, Member]], live: Live) -> Tensor:
+    """Mark the original positions along an axis that are left."""
+    mask = torch.ones(size, dtype=torch.bool)
+    for number, member in members:
+        mask[member.index[~live.units[number]].flatten()] = False
+    return mask
+
+
+def _stubs(model: nn.Module, structure: Structure, live: Live, after: Live) -> Iterator[Stub]:
+    """Yield what replaces the layers that go; a module inside a replaced one needs nothing."""
+    paths = {path for path, _ in model.named_modules(remove_duplicate=False)}
+    gone = [
+        s.module
+        for i, layer in enumerate(structure.layers)
+        if not live.layers[i]
+        for s in layer.stubs
+    ]
+    for number in (live.layers & ~after.layers).nonzero().flatten().tolist():
+        layer = structure.layers[number]
+        for stub in layer.stubs:
+            if stub.module not in paths and not _below(stub.module, gone):
+                raise SurgeryError(
+                    f"Layer {layer.name!r} cannot go: the model has no module {stub.module!r}, "
+                    "which it had when it was traced. Pass the model the structure was traced "
+                    "from, and the `live` that belongs to it."
+                )
+            if not _below(stub.module, gone):
+                gone.append(stub.module)
+                yield stub
+
+
+def _below(path: str, others: Iterable[str]) -> bool:
+    return any(path.startswith(f"{other}.") for other in others)
+
+
+def _resized(
+    model: nn.Module,
+    tensors: dict[str, Tensor],
+    slices: Mapping[str, Axes],
+    traced: Mapping[str, tuple[int, ...]],
+) -> tuple[dict[str, dict[str, AttributeValue]], tuple[str, ...]]:
+    """Find the modules whose stored sizes change, and the attentions that change at all."""
+    names = names_of(tensors)
+    new: dict[int, tuple[int, ...]] = {}
+    old: dict[int, tuple[int, ...]] = {}
+    paths: dict[str, None] = {}
+    for name, axes in slices.items():
+        tensor = tensors[name]
+        shape = list(tensor.shape)
+        for axis, kept in axes.items():
+            shape[axis] = len(kept)
+        new[id(tensor)], old[id(tensor)] = tuple(shape), traced[name]
+        paths.update(dict.fromkeys(owner_of(alias)[0] for alias in names[id(tensor)]))
+    attributes, attentions = {}, []
+    for path in paths:
+        module = model.get_submodule(path)
+        own = {
+            n: t
+            for n, t in [*module._parameters.items(), *module._buffers.items()]
+            if t is not None
+        }
+        now = {n: tuple(t.shape) for n, t in own.items()}
+        found = resized_attributes(
+            Resize(
+                module=module,
+                traced={n: old.get(id(t), now[n]) for n, t in own.items()},
+                old=now,
+                new={n: new.get(id(t), now[n]) for n, t in own.items()},
+            )
+        )
+        if found:
+            attributes[path] = found
+        for candidate in (path, owner_of(path)[0]):
+            if isinstance(model.get_submodule(candidate), nn.MultiheadAttention):
+                attentions.append(candidate)
+    return attributes, tuple(dict.fromkeys(attentions))
+
+
+def _wrong_state(name: str, axis: int, size: int | None, expected: int) -> str:
+    found = "is not in the model" if size is None else f"has {size} positions on axis {axis}"
+    return (
+        f"Tensor {name} {found}, expected {expected} by what `live` says is left. Pass the model "
+        "the structure was traced from, and the `live` that the last removal returned."
+    )

@@ -1,0 +1,57 @@
+"""A model without chance: dropout and drop-path off, whatever mode the model is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+Values = dict[str, Any]
+
+
+class Steady(TorchFunctionMode):
+    """Makes every forward that runs inside deterministic.
+
+    Dropout passes its input on, attention drops nothing, and a Bernoulli sample, which is how
+    drop-path is written, is all ones.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Replace one call; see `torch.overrides.TorchFunctionMode`."""
+        given = dict(kwargs or {})
+        if func in _DROPOUTS:
+            return args[0] if args else given["input"]
+        if func in {Tensor.bernoulli_, Tensor.bernoulli, torch.bernoulli}:
+            return args[0].fill_(1.0) if func is Tensor.bernoulli_ else torch.ones_like(args[0])
+        if func is F.scaled_dot_product_attention:
+            args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
+            given["dropout_p"] = 0.0
+            if len(args) > 4:
+                del given["dropout_p"]
+        if func in {F.multi_head_attention_forward, F.rrelu}:
+            given["training"] = False
+        return func(*args, **given)
+
+
+_DROPOUTS = frozenset(
+    {
+        F.dropout,
+        F.dropout1d,
+        F.dropout2d,
+        F.dropout3d,
+        F.alpha_dropout,
+        F.feature_alpha_dropout,
+        torch.dropout,
+        torch.dropout_,
+    }
+)

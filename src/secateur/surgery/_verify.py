@@ -1,0 +1,220 @@
+"""`verify`: try removals on a copy of a model and compare it with the masked original."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from secateur.errors import MiswiredError, NothingRemovableError, UsageError
+from secateur.structure import Decision, Live, Structure, trace
+from secateur.surgery._cut import cut_
+from secateur.surgery._masked import LiveNorms, silence_
+from secateur.surgery._randomise import randomise_
+from secateur.surgery._steady import Steady
+from secateur.surgery._verification import Verification
+
+MAX_DIFFERENCE = 1e-10
+"""Part of the largest output by which rounding may move an output in float64."""
+
+Example = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def verify(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    fraction: float = 0.5,
+    seed: int = 0,
+    allow_inexact: bool = False,
+) -> Verification:
+    """Check on a copy in float64 that what is removed is exactly what was silenced.
+
+    Constant parameters and the statistics of norms are randomised first, since zeros and ones hide
+    mistakes. Then random units of every family are removed, then random layers, and after both the
+    outputs are compared with those of the whole model with the same structures silenced, in
+    evaluation and in training mode (without dropout). The model itself is not touched.
+
+    Args:
+        model: The model.
+        example_inputs: What it is called with: a tensor, a tuple of positional arguments or a dict
+            of keyword ones.
+        fraction: Part of each family's units, and of the layers, that is removed.
+        seed: Seed of what is removed, and of the random values.
+        allow_inexact: Whether units under a layer, group or RMS norm are removed, too. The masked
+            model then computes such norms over what is left.
+
+    Returns:
+        What was removed, and the largest difference; ``print`` it.
+
+    Raises:
+        MiswiredError: The outputs differ, or the smaller model does not run.
+        NothingRemovableError: There is nothing to remove.
+        TraceError: The forward cannot be followed.
+        UsageError: ``fraction`` is not between 0 and 1.
+
+    Example:
+        >>> import torch, secateur
+        >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+        >>> secateur.verify(net, torch.randn(3, 8)).num_units
+        2
+    """
+    if not 0.0 < fraction < 1.0:
+        raise UsageError(
+            f"verify got fraction={fraction}, expected a number between 0 and 1. "
+            "Pass the part of each family to remove, such as fraction=0.5."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    small = copy.deepcopy(model).double()
+    randomise_(small, generator)
+    structure = trace(small, _doubled(example_inputs), allow_inexact=allow_inexact)
+    masked = copy.deepcopy(small)
+    examples = _examples(masked, structure, generator)
+    live, difference = structure.everything(), 0.0
+    for decision in _decisions(structure, fraction, generator):
+        live, _ = cut_(small, structure, live, decision)
+        silence_(masked, structure, live)
+        difference = max(difference, _compare(masked, small, structure, live, examples))
+    if not difference <= MAX_DIFFERENCE:
+        raise MiswiredError(
+            f"The smaller {type(model).__name__} differs from the masked one by {difference:.1e} "
+            f"of the largest output, expected at most {MAX_DIFFERENCE:.0e}. "
+            "Please report the model, and do not remove anything from it until this is fixed."
+        )
+    gone = [int((~mask).sum()) for mask in live.units]
+    macs = structure.cost.macs
+    return Verification(
+        num_families=sum(count > 0 for count in gone),
+        num_units=sum(gone),
+        num_layers=int((~live.layers).sum()),
+        difference=difference,
+        macs_share=macs.value(live.counts, live.layers) / macs.value(),
+    )
+
+
+def _decisions(
+    structure: Structure, fraction: float, generator: torch.Generator
+) -> Iterator[Decision]:
+    """Draw units of every family that can spare one, and then layers."""
+    units = {}
+    for number, family in enumerate(structure.families):
+        wanted = min(max(round(fraction * family.num_units), 1), family.num_units - 1)
+        if wanted > 0:
+            units[number] = torch.randperm(family.num_units, generator=generator)[:wanted]
+    wanted = max(round(fraction * structure.num_layers), 1)
+    layers = torch.randperm(structure.num_layers, generator=generator)[:wanted].tolist()
+    if not units and not layers:
+        raise NothingRemovableError(
+            "The model has no family with two units and no removable layer, so there is nothing to "
+            "verify. Print secateur.trace(model, example_inputs) to see what is fixed, and why."
+        )
+    if units:
+        yield Decision(units=units)
+    if layers:
+        yield Decision(layers=tuple(layers))
+
+
+def _compare(
+    masked: nn.Module, small: nn.Module, structure: Structure, live: Live, examples: list[Example]
+) -> float:
+    """Run both models in both modes and return the largest relative difference."""
+    difference = 0.0
+    for training, example in zip((False, True), examples, strict=True):
+        with LiveNorms(masked, structure, live):
+            expected = _run(masked, example, training=training)
+        found = _run(small, example, training=training)
+        if len(expected) != len(found):
+            raise MiswiredError(
+                f"The smaller model returns {len(found)} tensors, the masked one {len(expected)}. "
+                "Expected the same number of both. Please report the model."
+            )
+        pairs = zip(expected, found, strict=True)
+        difference = max([difference, *(_difference(a, b) for a, b in pairs)])
+    return difference
+
+
+def _examples(model: nn.Module, structure: Structure, generator: torch.Generator) -> list[Example]:
+    """Return inputs for evaluation and for training.
+
+    Args:
+        model: The whole model.
+        structure: What it is made of.
+        generator: Source of noise.
+
+    Returns:
+        The example for both. Batch norm cannot train on a single value a channel; the second is
+        then the example twice, once as it is and once turned around.
+
+    Raises:
+        ValueError: The model cannot be trained on the example for another reason.
+    """
+    example = tree_map_only(Tensor, lambda t: _varied(t, generator), structure.example)
+    try:
+        _run(model, example, training=True)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return [example, tree_map_only(Tensor, lambda t: torch.cat([t, t.flip(-1)]), example)]
+    return [example, example]
+
+
+def _run(model: nn.Module, example: Example, *, training: bool) -> list[Tensor]:
+    """Call a model without chance, and without moving the running statistics of its norms.
+
+    Args:
+        model: The model.
+        example: Its arguments, which it may overwrite: it gets copies.
+        training: Mode.
+
+    Returns:
+        The tensors it returns.
+    """
+    args, kwargs = tree_map_only(Tensor, Tensor.clone, example)
+    saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    model.train(training)
+    try:
+        with torch.no_grad(), Steady():
+            output = model(*args, **kwargs)
+    finally:
+        for buffer, value in saved:
+            buffer.copy_(value)
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def _difference(expected: Tensor, found: Tensor) -> float:
+    if expected.shape != found.shape:
+        raise MiswiredError(
+            f"The smaller model returns shape {tuple(found.shape)}, the masked one "
+            f"{tuple(expected.shape)}. Expected the same shape. Please report the model."
+        )
+    wanted, got = (t if t.is_complex() else t.double() for t in (expected, found))
+    finite = wanted[wanted.isfinite()].abs()
+    if wanted.numel() == 0 or torch.equal(wanted, got):
+        return 0.0
+    if finite.numel() == 0:
+        raise UsageError(
+            "The outputs of the masked model are not finite, so nothing can be compared. "
+            "Pass example inputs for which the model returns finite numbers."
+        )
+    same = (wanted == got) | (wanted.isnan() & got.isnan())
+    difference = (wanted - got).abs().masked_fill(same, 0.0).nan_to_num(nan=math.inf).max()
+    return float(difference / finite.max().clamp_min(torch.finfo(torch.float64).tiny))
+
+
+def _doubled(example_inputs: Any) -> Any:
+    return tree_map_only(
+        Tensor, lambda t: t.double() if t.is_floating_point() else t, example_inputs
+    )
+
+
+def _varied(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Replace a constant input, such as zeros, by noise: it would hide what happens in space."""
+    if not tensor.is_floating_point() or bool((tensor != tensor.flatten()[0]).any()):
+        return tensor
+    noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+    return noise.to(tensor.device)
