@@ -49,7 +49,7 @@ def check(folders: Folders, name: str, content: bytes) -> None:
     assert_same_bits(model, load(small, good))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_a_flipped_bit_is_noticed(folders: Folders, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(FILES))
@@ -78,7 +78,7 @@ def test_a_truncated_or_lengthened_file_is_noticed(folders: Folders, data: st.Da
     check(folders, name, content[:cut] + tail)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(FILES), st.binary(max_size=200))
 def test_any_bytes_are_refused(folders: Folders, name: str, content: bytes) -> None:
     check(folders, name, content)
@@ -91,7 +91,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_forged_structure_loads_the_same_tensors_or_is_refused(
     folders: Folders, data: st.DataObject

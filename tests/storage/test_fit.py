@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,11 @@ class Net(nn.Module):
         self.block = nn.Sequential(nn.ReLU())
         self.text = "text"
         self.numbers = [1, 2]
+        self.flags = (True, True)
 
     @property
     def width(self) -> int:
         return 4
-
-
-def kept(name: str, axis: str, text: str) -> dict[str, Any]:
-    return {"kept": {name: {axis: text}}}
 
 
 def attribute(module: str, name: str, value: object) -> dict[str, Any]:
@@ -49,7 +45,6 @@ def size(module: str, name: str) -> str:
 
 
 MISFITS = {
-    "tensor": (kept("gone.weight", "0", "1"), "tensor 'gone.weight' does not exist in it"),
     "module": (attribute("gone", "x", 1), "module 'gone' does not exist in it"),
     "stub": (stub("linear.gone"), "module 'linear.gone' does not exist in it"),
     "child": (stub("block", "forward"), "module 'block' has no child 'forward'"),
@@ -57,12 +52,13 @@ MISFITS = {
     "method": (attribute("linear", "forward", 1), size("linear", "forward")),
     "unknown attribute": (attribute("linear", "evil", 1), size("linear", "evil")),
     "class attribute": (attribute("linear", "dump_patches", 1), size("linear", "dump_patches")),
-    "flag": (attribute("linear", "training", 0), size("linear", "training")),
+    "flag": (attribute("linear", "training", 1), size("linear", "training")),
     "parameter": (attribute("linear", "weight", 1), size("linear", "weight")),
     "parameters": (attribute("linear", "_parameters", 1), size("linear", "_parameters")),
     "property": (attribute("", "width", 1), size("", "width")),
     "text": (attribute("", "text", 1), size("", "text")),
     "list": (attribute("", "numbers", [1, 1]), size("", "numbers")),
+    "flags": (attribute("", "flags", [1, 1]), size("", "flags")),
     "larger": (
         attribute("linear", "out_features", 5),
         "attribute 'out_features' of module 'linear' is 4 and cannot become 5",
@@ -104,29 +100,34 @@ def test_an_edit_that_reaches_too_far_is_refused(
     )
 
 
+def linear(*shape: int) -> nn.Module:
+    model = nn.Linear(1, 1, bias=False)
+    model.weight = nn.Parameter(torch.zeros(shape))
+    return model
+
+
 CUT = {
-    "axis": ("0", "0-3", (4,), "tensor 'linear.weight' [] has no axis 0"),
-    "position": ("0", "0-2,4", (4, 3), "tensor 'linear.weight' [4, 3] has no position 4 on axis 0"),
+    "axis": ((4,), "tensor 'weight' [4] has no axis 1"),
+    "position": ((4, 6), "tensor 'weight' [4, 6] has no position 6 on axis 1"),
 }
 
 
-@pytest.mark.parametrize(("axis", "text", "shape", "fact"), CUT.values(), ids=CUT.keys())
+@pytest.mark.parametrize(("shape", "fact"), CUT.values(), ids=CUT.keys())
 def test_positions_outside_of_the_built_tensor_are_refused(
-    axis: str, text: str, shape: tuple[int, ...], fact: str, tmp_path: Path
+    shape: tuple[int, ...], fact: str, tmp_path: Path
 ) -> None:
-    def build(shape: tuple[int, ...]) -> Callable[[], nn.Module]:
-        def make() -> nn.Module:
-            model = nn.Linear(1, 1, bias=False)
-            model.weight = nn.Parameter(torch.zeros(shape))
-            return nn.ModuleDict({"linear": model})
-
-        return make
-
     def change(content: dict[str, Any]) -> None:
-        content["edit"]["kept"] = {"linear.weight": {axis: text}}
+        content["edit"]["kept"] = {"weight": {"1": "0-1,6"}}
 
-    save(build(shape)(), tmp_path)
+    save(linear(4, 3), tmp_path)
     rewrite_structure(tmp_path, change)
     with pytest.raises(StorageError) as caught:
-        load(build(() if fact.endswith("axis 0") and "[]" in fact else shape), tmp_path)
+        load(lambda: linear(*shape), tmp_path)
     assert f"returned: {fact}. " in str(caught.value)
+
+
+def test_a_cut_tensor_that_the_built_model_lacks_is_refused(tmp_path: Path) -> None:
+    save(linear(4, 3), tmp_path)
+    rewrite_structure(tmp_path, lambda c: c["edit"].update(kept={"weight": {"1": "0-2"}}))
+    with pytest.raises(StorageError, match=r"returned: tensor 'weight' does not exist in it\."):
+        load(nn.ReLU, tmp_path)

@@ -107,7 +107,7 @@ def top(**fields: Any) -> Callable[[dict[str, Any]], object]:
 STUB = {"module": "1", "kind": "identity"}
 PATH_RULE = "a path is made of names of modules and tensors, joined by dots (given: {!r})"
 NAME_RULE = "an attribute is an identifier that does not start with '__' (given: {!r})"
-VALUE_RULE = "an attribute is set to a whole number or a list of them, none negative (given: "
+VALUE_RULE = "an attribute is set to a whole number above 0 or a list of them (given: "
 HOSTILE = {
     "unknown field": (top(code="x"), "'code': Extra inputs are not permitted (given: 'x')"),
     "true for 1": (top(version=True), "its version is True, expected 1"),
@@ -137,6 +137,10 @@ HOSTILE = {
     "axis out of range": (
         edit(kept={"0.weight": {"2": "1"}}),
         "its content: tensor '0.weight' [4, 3] cannot have kept 1 positions of axis 2",
+    ),
+    "cut tensor that is not there": (
+        edit(kept={"9.weight": {"0": "1"}}),
+        "its content: tensor '9.weight' was cut, and is not listed",
     ),
     "stub of unknown kind": (
         edit(stubs=[STUB | {"kind": "python"}]),
@@ -171,9 +175,9 @@ HOSTILE = {
         edit(attributes={"0": {"forward": "os.system"}}),
         "'edit' > 'attributes' > '0' > 'forward': " + VALUE_RULE + "'os.system')",
     ),
-    "negative attribute": (
-        edit(attributes={"0": {"out_features": -1}}),
-        "'edit' > 'attributes' > '0' > 'out_features': " + VALUE_RULE + "-1)",
+    "attribute of nothing": (
+        edit(attributes={"0": {"out_features": 0}}),
+        "'edit' > 'attributes' > '0' > 'out_features': " + VALUE_RULE + "0)",
     ),
     "real attribute": (
         edit(attributes={"0": {"out_features": 1.0}}),
@@ -225,9 +229,7 @@ def test_what_load_would_refuse_is_not_saved(
         "Rename or change what is named there."
     )
     monkeypatch.setattr(structure_file, "MAX_BYTES", 100)
-    with pytest.raises(
-        UsageError, match=r"would have \d+ bytes, more than the 100 it may"
-    ):
+    with pytest.raises(UsageError, match=r"would have \d+ bytes, more than the 100 it may"):
         save(small(), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

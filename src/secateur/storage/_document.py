@@ -43,8 +43,8 @@ def _check_attribute(name: str) -> str:
 
 def _check_value(value: object) -> object:
     parts = value if isinstance(value, list) else [value]
-    if not parts or not all(type(part) is int and 0 <= part <= 2**40 for part in parts):
-        raise ValueError("an attribute is set to a whole number or a list of them, none negative")
+    if not parts or not all(type(part) is int and 1 <= part <= 2**40 for part in parts):
+        raise ValueError("an attribute is set to a whole number above 0 or a list of them")
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -138,7 +138,7 @@ class Document(_Strict):
         }
         for name, axes in self.edit.kept.items():
             if name not in shapes:
-                continue  # went with a layer after it had been cut
+                raise ValueError(f"tensor {name!r} was cut, and is not listed")
             for axis, text in axes.items():
                 shape, num_kept = shapes[name], count_positions(read_runs(text))
                 if int(axis) >= len(shape) or shape[int(axis)] != num_kept:

@@ -161,4 +161,3 @@ def _replay_(model: nn.Module, edit: Edit, folder: Path) -> None:
             f"The edit in {folder / STRUCTURE} cannot be carried out on the model that "
             f"build_model returned. {error}"
         ) from error
-    vars(model)["_secateur_edit"] = edit
