@@ -9,6 +9,7 @@ import pytest
 
 from secateur.errors import StorageError
 from secateur.report import _page, _text, write_report
+from secateur.report._templates import templates
 from tests.report.synthetic_runs import (
     dense_events,
     search_events,
@@ -302,6 +303,12 @@ def test_a_loss_that_exploded_leaves_a_page_that_browsers_can_read(tmp_path):
 
     (data,) = re.findall(r'id="figures">(.*?)</script>', path.read_text())
     json.loads(data, parse_constant=refuse)
+
+
+def test_a_number_that_is_not_finite_never_reaches_the_page():
+    template = templates().from_string("{{ figures | tojson }}")
+    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
+        template.render(figures=[math.nan])
 
 
 def test_a_dense_run_of_another_job_is_pointed_out(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from secateur.report._templates import templates
 from secateur.report._widths import scales
 from secateur.report._write import write_beside
 
+NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+"""Characters that a name can hold and an XML file cannot, not even escaped."""
 LEFT, WIDTH = 84.0, 446.0
 """Where the curves stand in the picture, in its own pixels."""
 ACCURACY, MACS = (142.0, 118.0), (322.0, 82.0)
@@ -118,7 +121,7 @@ def write_picture(run: Path, path: Path, *, baseline: Path | None = None) -> Pat
             f"The run in {run} has recorded no MACs after its first step. A picture needs some "
             "steps to draw; let the run go on and ask again."
         )
-    return write_beside(path, draw(found, dense))
+    return write_beside(path, NOT_XML.sub("\N{REPLACEMENT CHARACTER}", draw(found, dense)))
 
 
 def draw(run: History, dense: History | None) -> str:

@@ -24,7 +24,8 @@ def write_beside(path: Path, text: str) -> Path:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
-            beside.write_text(text, encoding="utf-8", newline="\n")
+            # Half of a pair of surrogates, which JSON can hold, is no text: it becomes "?".
+            beside.write_text(text, encoding="utf-8", errors="replace", newline="\n")
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
