@@ -15,11 +15,12 @@ from secateur.report import _text
 from secateur.report._cards import cards, summary
 from secateur.report._events import read_events
 from secateur.report._figure import Panel, Spec
-from secateur.report._history import History, Removal, history_of
+from secateur.report._history import History, Removal
 from secateur.report._latency import latency
 from secateur.report._layers import layers, strip
 from secateur.report._over_time import accuracy_and_macs, price
 from secateur.report._parameters import theta
+from secateur.report._read_history import history_of
 from secateur.report._templates import templates
 from secateur.report._training_cost import training_cost
 from secateur.report._widths import widths

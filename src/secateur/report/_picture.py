@@ -10,7 +10,8 @@ from pathlib import Path
 from secateur.errors import UsageError
 from secateur.report import _text
 from secateur.report._events import read_events
-from secateur.report._history import Curve, FamilyHistory, History, history_of
+from secateur.report._history import Curve, FamilyHistory, History
+from secateur.report._read_history import history_of
 from secateur.report._templates import templates
 from secateur.report._widths import scales
 from secateur.report._write import write_beside

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from secateur.report._events import read_events
-from secateur.report._history import history_of
+from secateur.report._read_history import history_of
 from tests.report.synthetic_runs import write_run
 
 START = {
