@@ -83,9 +83,6 @@ def families(
     Returns:
         Families, in the order of their numbers.
     """
-    consumed = np.zeros(tape.num_ids, dtype=bool)
-    for ids in tape.consumed:
-        consumed[ids] = True
     members: list[list[Member]] = [[] for _ in units.sizes]
     inexact = np.full(len(units.sizes), -1, dtype=np.int64)
     for (name, axis), ids in tape.ranges.items():
@@ -101,7 +98,7 @@ def families(
                     tensor=name,
                     axis=axis,
                     index=torch.from_numpy(index),
-                    consumes=bool(consumed[ids[position]].all()),
+                    consumes=bool(solution.consumed[ids[position]].all()),
                 )
             )
             inexact[number] = max(inexact[number], solution.inexact[component[position]].max())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from secateur.structure._label import Ids
 from secateur.structure._structure import Live, Member
-from secateur.structure._tape import Node
+from secateur.structure._tape import Grouping, Node
 
 
 Scalars = Mapping[str, tuple[tuple[str, tuple[object, ...]], ...]]
@@ -25,6 +25,7 @@ class Evidence:
         component: Component of every id.
         family: Family of each component, -1 where it is fixed.
         scalars: Module path to its operations' value-changing numbers, in order.
+        groupings: How the groups of each convolution were read, by the name of its weight.
         modes: Modes that were traced: False for evaluation, True for training.
     """
 
@@ -32,6 +33,7 @@ class Evidence:
     component: NDArray[np.int64]
     family: NDArray[np.int64]
     scalars: Scalars
+    groupings: Mapping[str, Grouping]
     modes: tuple[bool, ...]
 
     def live_ids(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from secateur.errors import MiswiredError, SecateurError
@@ -110,39 +111,43 @@ def find_violation(
     lone = np.array([int(mask.sum()) == 1 for mask in live.units] + [False])
     nodes: list[Node] = []
     for training in evidence.modes:
-        tape = Tape(num_ids=len(evidence.component))
+        tape = Tape(num_ids=len(evidence.component), groupings=dict(evidence.groupings))
         try:
             with stage.open(training=training):
                 stage.run(tape, example)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             return _failure(error, tape)
         nodes += tape.nodes
-        found = _wrong_edge(tape, evidence) or _wrong_freeze(tape, evidence, lone)
+        found = _wrong_edge(tape, evidence, lone) or _wrong_freeze(tape, evidence, lone)
         if found is not None:
             return found
     return _wrong_number(nodes, evidence)
 
 
-def _wrong_edge(tape: Tape, evidence: Evidence) -> Violation | None:
-    component, family = evidence.component, evidence.family
+def _wrong_edge(tape: Tape, evidence: Evidence, lone: NDArray[np.bool_]) -> Violation | None:
+    """Edges join ids of one component; an edge to padding fixes, as a freeze does."""
+    component = evidence.component
     for a, b, node in tape.edges:
         padded = (a == CONSTANT_ID) | (b == CONSTANT_ID)
-        other = np.maximum(a, b)
-        wrong = np.where(padded, family[component[other]] >= 0, component[a] != component[b])
-        if wrong.any():
+        fixes = _is_spare(np.maximum(a, b), evidence, lone)
+        if np.where(padded, fixes, component[a] != component[b]).any():
             return _at(node, "joins units that were apart in the larger model")
     return None
 
 
-def _wrong_freeze(tape: Tape, evidence: Evidence, lone: Ids) -> Violation | None:
-    """A family's last unit never leaves, so an operation may well treat it as fixed."""
+def _wrong_freeze(tape: Tape, evidence: Evidence, lone: NDArray[np.bool_]) -> Violation | None:
     for ids, reason in tape.freezes:
-        family = evidence.family[evidence.component[ids]]
-        if bool(((family >= 0) & ~lone[family]).any()):
+        if _is_spare(ids, evidence, lone).any():
             file, _, line = reason.source.rpartition(":")
             message = f"fixes units that were free in the larger model: {reason.message}"
             return Violation(message, file, int(line or 0), reason.module, reason.operation)
     return None
+
+
+def _is_spare(ids: Ids, evidence: Evidence, lone: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell which ids may still leave: a family's last unit stays, so it may well look fixed."""
+    family = evidence.family[evidence.component[ids]]
+    return (family >= 0) & ~lone[family]
 
 
 def _wrong_number(nodes: list[Node], evidence: Evidence) -> Violation | None:

@@ -22,6 +22,7 @@ class Solution:
 
     Attributes:
         component: Component of every id, ``[ids]``.
+        consumed: Whether each id is a slice of a weight that multiplies its unit, ``[ids]``.
         free: Whether each component is a removable unit, ``[components]``.
         inexact: Index into ``reasons`` for free components under a shared statistic, else -1.
         blame: Index into ``reasons`` why a component is not free, else -1.
@@ -29,6 +30,7 @@ class Solution:
     """
 
     component: NDArray[np.int64]
+    consumed: NDArray[np.bool_]
     free: NDArray[np.bool_]
     inexact: NDArray[np.int64]
     blame: NDArray[np.int64]
@@ -115,12 +117,10 @@ def _judged(
     _write(blame, component, freezes, reasons)
     _write(inexact, component, tape.inexact, reasons)
     blame[component[CONSTANT_ID]] = max(blame[component[CONSTANT_ID]], 0)
-    consumed_ids = _joined(tape.consumed)
+    is_consumed = _consumed(tape, component)
     consumed = np.zeros(count, dtype=bool)
-    consumed[component[consumed_ids]] = True
+    consumed[component[is_consumed]] = True
     made = np.zeros(count, dtype=bool)
-    is_consumed = np.zeros(tape.num_ids, dtype=bool)
-    is_consumed[consumed_ids] = True
     for (name, _), ids in tape.ranges.items():
         if tensors[name].is_parameter:
             made[component[ids[~is_consumed[ids]]]] = True
@@ -132,7 +132,18 @@ def _judged(
     if not allow_inexact:
         blocked = (blame < 0) & (inexact >= 0)
         blame[blocked] = inexact[blocked]
-    return Solution(component, blame < 0, inexact, blame, tuple(reasons))
+    return Solution(component, is_consumed, blame < 0, inexact, blame, tuple(reasons))
+
+
+def _consumed(tape: Tape, component: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Extend consumption to all positions of a unit on the same axis (one for each group, say)."""
+    result = np.zeros(tape.num_ids, dtype=bool)
+    result[_joined(tape.consumed)] = True
+    for ids in tape.ranges.values():
+        own = result[ids]
+        if own.any() and not own.all():
+            result[ids] = np.isin(component[ids], component[ids[own]])
+    return result
 
 
 def _write(

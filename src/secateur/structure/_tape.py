@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +14,14 @@ from secateur.structure._structure import Reason
 
 CONSTANT_ID = 0
 """Id of positions that belong to nothing: padding, unlabelled parts of a concatenation."""
+
+
+class Grouping(Enum):
+    """How the groups of a convolution relate to units."""
+
+    PLAIN = "one group"
+    DEPTHWISE = "a group is a channel, and leaves with it"
+    GROUPED = "a unit is the same position in every group"
 
 
 @dataclass(slots=True)
@@ -70,6 +79,8 @@ class ModuleCall:
     Attributes:
         path: The module's path.
         parent: Index of the enclosing call, -1 for the model itself.
+        standard: Whether the module is one of PyTorch's own layers, whose size attributes surgery
+            keeps up to date.
         start: First node of the call.
         stop: One past its last node.
         inputs: Nodes that made its tensor arguments, in order.
@@ -80,6 +91,7 @@ class ModuleCall:
 
     path: str
     parent: int
+    standard: bool
     start: int
     stop: int = -1
     inputs: tuple[int | None, ...] = ()
@@ -117,6 +129,7 @@ class Tape:
         doubts: Nodes that were given the size of a labelled axis as a number.
         unknown: Operations without a rule, by name.
         function: Name and arguments of the PyTorch function the model is calling.
+        groupings: How the groups of each convolution were read, by the name of its weight.
         edges: Ids that can only leave together, and the node that says so.
         freezes: Ids that cannot leave, and why.
         inexact: Ids that share a statistic, and where.
@@ -133,6 +146,7 @@ class Tape:
     doubts: list[Node] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
     function: tuple[str, tuple[object, ...]] = ("", ())
+    groupings: dict[str, Grouping] = field(default_factory=dict)
     edges: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
     freezes: list[tuple[Ids, Reason]] = field(default_factory=list)
     inexact: list[tuple[Ids, Reason]] = field(default_factory=list)
@@ -146,6 +160,7 @@ class Tape:
             ranges=self.ranges,
             doubts=self.doubts,
             unknown=self.unknown,
+            groupings=self.groupings,
             edges=self.edges,
             freezes=self.freezes,
             inexact=self.inexact,
@@ -170,6 +185,12 @@ class Tape:
         node = self.nodes[-1]
         source = f"{node.file}:{node.line}" if node.file else ""
         return Reason(message=message, module=node.module, operation=node.operation, source=source)
+
+    def doubt_number(self) -> None:
+        """Note that the running operation was given a size, unless a standard layer keeps it."""
+        node = self.nodes[-1]
+        if node.call < 0 or not self.calls[node.call].standard:
+            self.doubts.append(node)
 
     def join(self, a: Ids, b: Ids) -> None:
         """Unite ids pairwise; the arrays broadcast against each other."""

@@ -156,6 +156,7 @@ class _Trial:
             component=self.solution.component,
             family=self.units.family,
             scalars=scalars_of(self._recorded.nodes),
+            groupings=self._recorded.tape.groupings,
             modes=self._recorded.modes,
         )
 

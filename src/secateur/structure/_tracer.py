@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import (
     register_module_forward_hook,
@@ -316,7 +317,8 @@ class Stage:
             nodes = tuple(info_of(t).node for t in inputs if isinstance(t, Tensor))
             given = sum(value is not None for value in inputs)
             path = self._paths.get(id(module), "?")
-            call = ModuleCall(path, parent, len(tape.nodes), -1, nodes, given)
+            standard = type(module).__module__.startswith("torch.nn.modules")
+            call = ModuleCall(path, parent, standard, len(tape.nodes), -1, nodes, given)
             tracer.stack.append(len(tape.calls))
             tape.calls.append(call)
 
@@ -351,10 +353,15 @@ def _mirror_sizes(module: nn.Module, own: dict[str, Any]) -> None:
         return
     if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
         own["normalized_shape"] = tuple(weight.shape)
-    elif isinstance(module, _ConvNd) and module.groups > 1:
+    elif isinstance(module, _NormBase):
+        own["num_features"] = weight.shape[0]
+    elif isinstance(module, nn.GroupNorm):
+        own["num_channels"] = weight.shape[0]
+        if module.num_groups == module.num_channels:
+            own["num_groups"] = weight.shape[0]
+    elif isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels:
         channels = module.in_channels if module.transposed else module.out_channels
-        if module.groups in (module.in_channels, module.out_channels):
-            own["groups"] = module.groups * weight.shape[0] // channels
+        own["groups"] = module.groups * weight.shape[0] // channels
 
 
 class _Inputs:

@@ -56,7 +56,7 @@ def _conv(resize: Resize) -> dict[str, AttributeValue]:
     # the shape it was traced with decides.
     out, per_group = resize.new["weight"][:2]
     groups = int(vars(resize.module)["groups"])
-    if resize.traced["weight"][1] == 1:
+    if groups > 1 and resize.traced["weight"][1] == 1:
         groups = groups * out // resize.old["weight"][0]
     return {"out_channels": out, "in_channels": per_group * groups, "groups": groups}
 
@@ -86,7 +86,12 @@ def _channel_norm(resize: Resize) -> dict[str, AttributeValue]:
 
 
 def _group_norm(resize: Resize) -> dict[str, AttributeValue]:
-    return {"num_channels": resize.new["weight"][0]}
+    """Groups keep their number, unless a group is a single channel."""
+    channels = resize.new["weight"][0]
+    found: dict[str, AttributeValue] = {"num_channels": channels}
+    if vars(resize.module)["num_groups"] == resize.old["weight"][0]:
+        found["num_groups"] = channels
+    return found
 
 
 def _layer_norm(resize: Resize) -> dict[str, AttributeValue]:

@@ -32,12 +32,13 @@ def operate_(model: nn.Module, plan: Plan, journal: Journal) -> None:
         SurgeryError: The model does not have what the plan speaks of.
     """
     tensors = tensors_of(model)
+    modules = dict(model.named_modules(remove_duplicate=False))
     for name, axes in plan.slices.items():
         shrink_(tensors[name], axes, journal)
     for path, values in plan.attributes.items():
-        _set_attributes_(model.get_submodule(path), values, journal)
+        _set_attributes_(modules[path], values, journal)
     for path in plan.attentions:
-        _slim_(model.get_submodule(path), path, journal)
+        _slim_(modules[path], path, journal)
     for stub in plan.stubs:
         _replace_(model, stub, journal)
     for module in model.modules():

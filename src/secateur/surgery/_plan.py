@@ -140,9 +140,10 @@ def _resized(
             shape[axis] = len(kept)
         new[id(tensor)], old[id(tensor)] = tuple(shape), traced[name]
         paths.update(dict.fromkeys(owner_of(alias)[0] for alias in names[id(tensor)]))
+    modules = dict(model.named_modules(remove_duplicate=False))
     attributes, attentions = {}, []
     for path in paths:
-        module = model.get_submodule(path)
+        module = modules[path]
         own = {
             n: t
             for n, t in [*module._parameters.items(), *module._buffers.items()]
@@ -160,7 +161,7 @@ def _resized(
         if found:
             attributes[path] = found
         for candidate in (path, owner_of(path)[0]):
-            if isinstance(model.get_submodule(candidate), nn.MultiheadAttention):
+            if isinstance(modules[candidate], nn.MultiheadAttention):
                 attentions.append(candidate)
     return attributes, tuple(dict.fromkeys(attentions))
 

@@ -59,9 +59,9 @@ def verify(
         UsageError: ``fraction`` is not between 0 and 1.
 
     Example:
-        >>> import torch, secateur
+        >>> import torch
         >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
-        >>> secateur.verify(net, torch.randn(3, 8)).num_units
+        >>> verify(net, torch.randn(3, 8)).num_units
         2
     """
     if not 0.0 < fraction < 1.0:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from secateur.structure._coupling import Operand, contract, couple
 from secateur.structure._label import Label, axis_label
+from secateur.structure._tape import Grouping
 from secateur.structure.rules._registry import Call, empty_like_shape, info_of, rule
 
 _B, _G, _O, _C, _S = range(5)
@@ -46,6 +47,25 @@ def convolution(call: Call) -> Tensor:
     return call.put(out, framed)
 
 
+def _grouping(call: Call, weight: Tensor, groups: int, transposed: bool) -> Grouping:
+    """Classify a convolution; a smaller model is read as the one it was cut from.
+
+    With one channel left in every group the shapes alone no longer tell.
+    """
+    name = info_of(weight).tensor
+    if name is not None and name in call.tape.groupings:
+        return call.tape.groupings[name]
+    found = Grouping.GROUPED
+    if groups == 1:
+        found = Grouping.PLAIN
+    elif (weight.shape[0] if transposed else groups * weight.shape[1]) == groups:
+        several = transposed and weight.shape[1] > 1
+        found = Grouping.GROUPED if several else Grouping.DEPTHWISE
+    if name is not None:
+        call.tape.groupings[name] = found
+    return found
+
+
 def _channels(
     call: Call, x: Tensor, weight: Tensor, transposed: bool, groups: int, positions: int
 ) -> list[Label]:
@@ -60,74 +80,76 @@ def _channels(
             inputs.append(tape.join_along(label, spatial))
     kernel = range(2, weight.ndim)
     weights = [tape.join_along(y, kernel) for y in info_of(weight).labels if min(y.axes) < 2]
-    in_axis, out_axis = (0, 1) if transposed else (1, 0)
-    num_out = weight.shape[out_axis] * (groups if transposed else 1)
-    num_in = x.shape[1]
+    in_axis = 0 if transposed else 1
+    per_group = weight.shape[1] if transposed else weight.shape[0] // groups
+    grouping = _grouping(call, weight, groups, transposed)
+    if grouping is Grouping.DEPTHWISE:
+        tape.doubt_number()
+        if transposed:
+            shared = [y for y in weights if min(y.axes) == 1]
+            tape.freeze(shared, "is shared by all groups")
+            weights = [y for y in weights if min(y.axes) == 0]
+    shape_x = (x.shape[0], groups, 1, x.shape[1] // groups, 1)
+    shape_w = (1, groups, per_group, x.shape[1] // groups, positions)
+    left = Operand(tuple(_input_frame(y, groups, grouping) for y in inputs), shape_x)
+    framed = tuple(_weight_frame(y, in_axis, groups, transposed, grouping) for y in weights)
+    right = Operand(framed, shape_w)
     stored = 1 if info_of(weight).tensor is not None else None
-    shape_x = (x.shape[0], groups, 1, num_in // groups, 1)
-    shape_w = (1, groups, num_out // groups, num_in // groups, positions)
-    left = Operand(tuple(_input_frame(y, groups) for y in inputs), shape_x)
-    right = Operand(
-        tuple(_weight_frame(y, in_axis, groups, transposed) for y in weights),
-        shape_w,
-    )
-    per_group = num_out // groups
-    if groups > 1 and transposed and per_group == 1:
-        tape.freeze([y for y in weights if min(y.axes) == out_axis], "is shared by all groups")
-        right = Operand(tuple(y for y in right.labels if y.axes != {_O}), right.shape)
-    if groups == 1 or (num_in == groups and not (transposed and per_group > 1)):
-        result = contract(tape, left, right, frozenset((_C,)), stored)
-    else:
-        result = _grouped(call, left, right, stored)
-    return [_output_frame(y, shape_w, x.shape[0], num_out) for y in result]
+    if grouping is Grouping.GROUPED:
+        left, right = _grouped(call, left, right)
+    result = contract(tape, left, right, frozenset((_C,)), stored)
+    return [_output_frame(y, shape_w, x.shape[0], per_group * groups) for y in result]
 
 
-def _input_frame(label: Label, groups: int) -> Label:
+def _input_frame(label: Label, groups: int, grouping: Grouping) -> Label:
     """Place a label on (batch, channel) in the frame B G O C S."""
     batch, channels = label.ids.shape[:2]
-    axes = set()
-    if 0 in label.axes:
-        axes.add(_B)
+    axes = {_B} if 0 in label.axes else set()
     if 1 not in label.axes:
         return Label(label.ids.reshape(batch, 1, 1, 1, 1), frozenset(axes), _B)
-    axes |= _channel_axes(groups, channels, _C)
+    own = _split_axes(grouping, channels // groups, _C)
     ids = label.ids.reshape(batch, groups, 1, channels // groups, 1)
-    major = _B if label.major == 0 else min(axes - {_B})
-    return Label(ids, frozenset(axes), major)
+    return Label(ids, frozenset(axes | own), _B if label.major == 0 else min(own))
 
 
-def _weight_frame(label: Label, in_axis: int, groups: int, transposed: bool) -> Label:
-    """Place a label on one channel axis of a weight in the frame B G O C S."""
+def _weight_frame(
+    label: Label, in_axis: int, groups: int, transposed: bool, grouping: Grouping
+) -> Label:
+    """Place a label on one channel axis of a weight in the frame B G O C S.
+
+    The axis counted over all groups is the output's, in a transposed convolution the input's.
+    """
     ids = label.ids.reshape(-1)
     axis = min(label.axes)
-    if axis == in_axis:
-        shape = (1, groups, 1, len(ids) // groups, 1) if transposed else (1, 1, 1, len(ids), 1)
-        axes = _channel_axes(groups, len(ids), _C) if transposed else {_C}
-        return Label(ids.reshape(shape), frozenset(axes), min(axes))
-    shape = (1, 1, len(ids), 1, 1) if transposed else (1, groups, len(ids) // groups, 1, 1)
-    axes = {_O} if transposed else _channel_axes(groups, len(ids), _O)
+    inner = _C if axis == in_axis else _O
+    if (axis == in_axis) is not transposed:
+        shape = [1, 1, 1, 1, 1]
+        shape[inner] = len(ids)
+        return Label(ids.reshape(shape), frozenset((inner,)), inner)
+    axes = _split_axes(grouping, len(ids) // groups, inner)
+    shape = [1, groups, 1, 1, 1]
+    shape[inner] = len(ids) // groups
     return Label(ids.reshape(shape), frozenset(axes), min(axes))
 
 
-def _channel_axes(groups: int, channels: int, inner: int) -> set[int]:
-    """Name the frame axes that a channel axis falls apart into."""
-    if groups == 1:
+def _split_axes(grouping: Grouping, per_group: int, inner: int) -> set[int]:
+    """Name the frame axes that a channel axis over all groups falls apart into."""
+    if grouping is Grouping.PLAIN:
         return {inner}
-    return {_G} if channels == groups else {_G, inner}
+    if grouping is Grouping.DEPTHWISE and per_group == 1:
+        return {_G}
+    return {_G, inner}
 
 
-def _grouped(
-    call: Call, left: Operand, right: Operand, stored: int | None
-) -> tuple[Label, ...]:
-    """Several channels a group: a unit is the same position in every group, on either side."""
+def _grouped(call: Call, left: Operand, right: Operand) -> tuple[Operand, Operand]:
+    """Unite the same position of every group, on either side."""
     tape = call.tape
-    tape.freeze([y for y in left.labels if y.axes == {_G}], "feeds several outputs of its group")
+    alone = [y for y in left.labels if y.axes == {_G}]
+    tape.freeze(alone, "feeds several outputs of its group")
     inputs = [tape.join_along(y, (_G,)) for y in left.labels if y.axes != {_G}]
-    outer = []
-    for label in right.labels:
-        outer.append(tape.join_along(label, (_G,)) if len(label.axes) > 1 else label)
+    outer = [tape.join_along(y, (_G,)) if len(y.axes) > 1 else y for y in right.labels]
     left = Operand(tuple(inputs), (*left.shape[:_G], 1, *left.shape[_G + 1 :]))
-    return contract(tape, left, Operand(tuple(outer), right.shape), frozenset((_C,)), stored)
+    return left, Operand(tuple(outer), right.shape)
 
 
 def _output_frame(label: Label, shape: Sequence[int], batch: int, channels: int) -> Label:

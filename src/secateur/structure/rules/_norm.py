@@ -47,6 +47,7 @@ def rms_norm(call: Call) -> Any:
 def _normalised(call: Call, count: int, vectors: list[Tensor | None]) -> Any:
     x = call.args[0]
     axes = frozenset(range(x.ndim - count, x.ndim))
+    call.tape.doubt_number()
     operands = [Operand(call.labels(), tuple(x.shape))]
     operands += call.operands([v for v in vectors if v is not None], x.ndim)
     coupled = couple(call.tape, operands)
@@ -66,7 +67,9 @@ def group_norm(call: Call) -> Any:
     vectors = [v for v in (call.args[1:3] if native else call.args[2:4]) if v is not None]
     groups = call.args[6] if native else call.args[1]
     labels = _affine(call, x, vectors, frozenset((1,)))
-    if groups < x.shape[1]:
+    if groups == x.shape[1]:
+        call.tape.doubt_number()
+    else:
         labels = tuple(_by_group(call, label, groups) for label in labels)
     out = call.put(torch.empty_like(x), labels)
     return (out, empty_like_shape(x, (0,)), empty_like_shape(x, (0,))) if native else out
