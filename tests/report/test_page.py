@@ -311,6 +311,14 @@ def test_a_number_that_is_not_finite_never_reaches_the_page():
         template.render(figures=[math.nan])
 
 
+def test_what_the_run_itself_had_to_say_is_on_the_page_once(tmp_path):
+    notice = {"event": "notice", "step": 5, "message": "Losses are <not> measured."}
+    folder = write_run(tmp_path, [*search_events(), notice, notice])
+    path = write_report(folder)
+    assert text_of(path).count("Losses are <not> measured.") == 1
+    assert "does not know" not in text_of(path)
+
+
 def test_a_dense_run_of_another_job_is_pointed_out(tmp_path):
     found = write_run(tmp_path / "found", search_events())
     other = write_run(tmp_path / "other", dense_events(model="vgg16"))

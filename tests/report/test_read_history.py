@@ -162,6 +162,29 @@ def test_figures_that_are_not_finite_are_unknown(tmp_path):
     assert run.macs_after == 1000
 
 
+def test_figures_that_were_not_finite_when_they_were_written_are_null(tmp_path):
+    run = history(
+        tmp_path,
+        {"event": "step", "step": 1, "theta": {"a": [None] * 5}, "phi": {"block1": None}},
+        {"event": "calibration", "step": 2, "factor": {"a": None, "b": 1.5}, "layers": {"x": None}},
+    )
+    assert not any(run.families[0].theta)
+    assert not run.layers[0].phi
+    assert run.calibration == {"b": 1.5}
+
+
+def test_a_removal_that_names_no_price_went_at_the_last_one_recorded(tmp_path):
+    run = history(
+        tmp_path,
+        {"event": "step", "step": 1, "price": 0.1},
+        {"event": "step", "step": 4, "price": 0.2},
+        {"event": "remove", "step": 4},
+        {"event": "remove", "step": 5, "price": 0.25},
+        {"event": "step", "step": 6, "price": 0.3},
+    )
+    assert [removal.price for removal in run.removals] == [0.2, 0.25]
+
+
 def test_seconds_of_training_are_the_sum_of_the_epochs(tmp_path):
     epochs = [
         {"event": "epoch", "step": 10, "seconds": 8.0, "epoch_seconds": 5.0},

@@ -84,8 +84,8 @@ class Step(Event):
     price: float | None = None
     macs_share: float | None = None
     expected_macs_share: float | None = None
-    theta: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    phi: dict[str, float] = Field(default_factory=dict)
+    theta: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    phi: dict[str, float | None] = Field(default_factory=dict)
 
 
 class Epoch(Event):
@@ -104,8 +104,8 @@ class Epoch(Event):
 class Calibration(Event):
     """What the measured probes found."""
 
-    factor: dict[str, float] = Field(default_factory=dict)
-    layers: dict[str, float] = Field(default_factory=dict)
+    factor: dict[str, float | None] = Field(default_factory=dict)
+    layers: dict[str, float | None] = Field(default_factory=dict)
 
 
 class Remove(Event):
@@ -118,6 +118,12 @@ class Remove(Event):
     macs: float | None = None
     params: float | None = None
     max_difference: float | None = None
+
+
+class Notice(Event):
+    """Something the user of the run should know."""
+
+    message: str = ""
 
 
 class Settle(Event):
@@ -149,6 +155,7 @@ KINDS: dict[str, type[Event]] = {
     "epoch": Epoch,
     "calibration": Calibration,
     "remove": Remove,
+    "notice": Notice,
     "settle": Settle,
     "end": End,
 }

@@ -121,6 +121,7 @@ class History:
         is_finished: True where the run wrote its ``end``.
         is_torn: True where the last line of the events was cut off.
         unknown: Kinds of events that were left out.
+        notices: What the run itself had to say, each once.
         macs_before: Multiply-accumulates of one example at the start.
         macs_after: The same at the end, or as far as the run came.
         params_before: Parameters at the start.
@@ -156,6 +157,7 @@ class History:
     is_finished: bool
     is_torn: bool
     unknown: tuple[str, ...]
+    notices: tuple[str, ...]
     macs_before: float | None
     macs_after: float | None
     params_before: float | None

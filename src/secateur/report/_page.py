@@ -150,7 +150,7 @@ def _facts(run: History) -> list[str]:
 
 
 def _notes(run: History, dense: History | None) -> list[str]:
-    notes = []
+    notes = list(run.notices)
     if not run.is_finished:
         planned = f" of {run.total_steps:,}" if run.total_steps else ""
         notes.append(

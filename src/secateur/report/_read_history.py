@@ -13,6 +13,7 @@ from secateur.report._events import (
     End,
     Epoch,
     EventLog,
+    Notice,
     Remove,
     Settle,
     Start,
@@ -38,6 +39,7 @@ class _Sorted:
     steps: tuple[Step, ...]
     epochs: tuple[Epoch, ...]
     removes: tuple[Remove, ...]
+    notices: tuple[Notice, ...]
     calibrations: tuple[Calibration, ...]
     settle: Settle | None
     end: End | None
@@ -76,6 +78,7 @@ def history_of(log: EventLog) -> History:
         is_finished=end is not None,
         is_torn=log.is_torn,
         unknown=log.unknown,
+        notices=tuple(dict.fromkeys(event.message for event in run.notices if event.message)),
         macs_before=_finite(start.macs),
         macs_after=_last(record.macs for record in _states(run)),
         params_before=_finite(start.params),
@@ -107,6 +110,7 @@ def _sort(log: EventLog) -> _Sorted:
         steps=tuple(event for event in log.events if isinstance(event, Step)),
         epochs=epochs,
         removes=tuple(event for event in log.events if isinstance(event, Remove)),
+        notices=tuple(event for event in log.events if isinstance(event, Notice)),
         calibrations=tuple(event for event in log.events if isinstance(event, Calibration)),
         settle=settles[-1] if settles else None,
         end=ends[-1] if ends else None,
@@ -216,17 +220,24 @@ def _removal(run: _Sorted, event: Remove) -> Removal:
         units={name: len(units) for name, units in event.units.items() if units},
         layers=event.layers,
         worth={name: value for name, value in worth.items() if value is not None},
-        price=_finite(event.price),
+        price=_price(run, event),
         macs=_finite(event.macs),
         params=_finite(event.params),
         max_difference=event.max_difference,
     )
 
 
+def _price(run: _Sorted, event: Remove) -> float | None:
+    """The price of a removal; where it does not say, the one last recorded before it."""
+    before = (step.price for step in run.steps if step.step <= event.step)
+    return _last([*before, event.price])
+
+
 def _calibration(run: _Sorted) -> dict[str, float]:
     factor: dict[str, float] = {}
     for event in run.calibrations:
-        factor.update({n: v for n, v in event.factor.items() if _finite(v) is not None})
+        known = {name: _finite(value) for name, value in event.factor.items()}
+        factor.update({name: value for name, value in known.items() if value is not None})
     return factor
 
 
