@@ -162,6 +162,18 @@ def test_figures_that_are_not_finite_are_unknown(tmp_path):
     assert run.macs_after == 1000
 
 
+def test_a_family_that_vanished_with_its_layer_has_no_units_and_no_theta_any_more(tmp_path):
+    run = history(
+        tmp_path,
+        {"event": "step", "step": 1, "theta": {"a": [0.5, 0.6, 0.7, 0.8, 0.9, 8]}},
+        {"event": "remove", "step": 2, "layers": ["block1"]},
+        {"event": "step", "step": 3, "theta": {"a": [0, 0, 0, 0, 0, 0]}},
+        {"event": "settle", "step": 4, "kept_units": {"a": 8, "b": 4}},
+    )
+    assert [family.units_after for family in run.families] == [0, 4]
+    assert run.families[0].theta[2].values == (0.7,)
+
+
 def test_figures_that_were_not_finite_when_they_were_written_are_null(tmp_path):
     run = history(
         tmp_path,

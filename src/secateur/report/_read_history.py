@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -162,6 +163,9 @@ def _families(run: _Sorted) -> tuple[FamilyHistory, ...]:
             after[name] = after.get(name, len(units)) - len(units)
     after.update(run.settle.kept_units if run.settle else {})
     after.update({n: w[1] for n, w in run.end.widths.items()} if run.end else {})
+    # Units that vanished together with their layer are in no removal of their own.
+    for step in run.steps:
+        after.update({n: min(after[n], _live(p)) for n, p in step.theta.items() if n in after})
     return tuple(
         FamilyHistory(
             name=family.name,
@@ -175,11 +179,17 @@ def _families(run: _Sorted) -> tuple[FamilyHistory, ...]:
 
 
 def _theta(run: _Sorted, name: str) -> tuple[Curve, Curve, Curve, Curve, Curve]:
-    known = [s for s in run.steps if len(s.theta.get(name, ())) >= 5]
+    known = [s for s in run.steps if len(s.theta.get(name, ())) >= 5 and _live(s.theta[name]) > 0]
     low, first, middle, third, high = (
         _curve(run, ((step.step, step.theta[name][i]) for step in known)) for i in range(5)
     )
     return low, first, middle, third, high
+
+
+def _live(points: tuple[float | None, ...]) -> int:
+    """How many units a summary of theta is about, its sixth entry; where it is missing, many."""
+    live = _finite(points[5]) if len(points) > 5 else None
+    return sys.maxsize if live is None else max(0, round(live))
 
 
 def _layers(run: _Sorted) -> tuple[LayerHistory, ...]:
