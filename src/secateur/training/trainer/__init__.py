@@ -1,0 +1,42 @@
+"""The built-in trainer: from a config file to a run folder that can be resumed at any moment."""
+
+from secateur.training.trainer._config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    SearchConfig,
+    TrainingConfig,
+)
+from secateur.training.trainer._config_file import check_config, read_config, write_config
+from secateur.training.trainer._discovery import build_method
+from secateur.training.trainer._latency import Latency, measure_latency
+from secateur.training.trainer._loop import InterruptedRunError
+from secateur.training.trainer._parts import build_network, count_macs, load_data
+from secateur.training.trainer._progress import OnProgress, Progress
+from secateur.training.trainer._run_folder import create_run, is_finished, open_run
+from secateur.training.trainer._train import Outcome, train
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "InterruptedRunError",
+    "Latency",
+    "ModelConfig",
+    "OnProgress",
+    "Outcome",
+    "Progress",
+    "SearchConfig",
+    "TrainingConfig",
+    "build_method",
+    "build_network",
+    "check_config",
+    "count_macs",
+    "create_run",
+    "is_finished",
+    "load_data",
+    "measure_latency",
+    "open_run",
+    "read_config",
+    "train",
+    "write_config",
+]
