@@ -55,6 +55,8 @@ class LiveNorms(TorchFunctionMode):
         tensors = tensors_of(model)
         self._live: dict[int, Tensor] = {}
         for family, live_U in zip(structure.families, live.units, strict=True):
+            if family.inexact is None:
+                continue
             for member in family.members:
                 tensor = tensors[member.tensor]
                 if tensor.dim() == 1:

@@ -86,7 +86,7 @@ def _stand_in(old: nn.Module, stub: Stub) -> nn.Module:
         )
     children = {}
     for name in stub.children:
-        child = nn.ReLU() if name == RELU else old._modules.get(name)
+        child = nn.ReLU().train(old.training) if name == RELU else old._modules.get(name)
         if child is None:
             raise SurgeryError(
                 f"Module {stub.module!r} cannot become a shortcut through its child {name!r}: it "

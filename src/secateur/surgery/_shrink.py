@@ -41,8 +41,8 @@ def selected(tensor: Tensor, axes: Axes) -> Tensor:
         A new tensor that shares no memory with ``tensor``.
     """
     result = tensor.detach()
-    for axis, kept in axes.items():
-        result = result.index_select(axis, kept.to(result.device))
+    for axis in sorted(axes):  # rows first: they are copied whole, and leave less to pick from
+        result = result.index_select(axis, axes[axis].to(result.device))
     if tensor.layout != torch.strided:
         return result
     return _laid_out_like(tensor, result)
