@@ -84,9 +84,8 @@ def test_epochs_differ(toy):
 
 
 def test_the_same_seed_gives_the_same_batches(toy):
-    runs = [
-        list(Batches(toy, "train", 16, augment=AUGMENT, generator=seeded(s))) for s in (5, 5, 6)
-    ]
+    settings = {"augment": AUGMENT, "batch_size": 16}
+    runs = [list(Batches(toy, "train", generator=seeded(n), **settings)) for n in (5, 5, 6)]
     assert equal(runs[0], runs[1])
     assert not equal(runs[0], runs[2])
 
@@ -119,7 +118,7 @@ def test_channels_last_only_changes_the_layout(toy):
 
 @pytest.mark.parametrize("batches_before", range(9))
 def test_resuming_anywhere_goes_on_as_if_uninterrupted(toy, batches_before):
-    """Two epochs of four batches; the state is taken while a batch is being used, as a loop does."""
+    """Epochs of four batches; the state is taken while a batch is in use, as a loop does."""
 
     def make(seed):
         return Batches(toy, "train", 16, augment=AUGMENT, generator=seeded(seed))
@@ -195,5 +194,5 @@ def test_a_foreign_state_is_refused(toy):
         shuffled.load_state_dict(ordered.state_dict())
     with pytest.raises(UsageError, match=r"has the entries \[\], but needs"):
         ordered.load_state_dict({})
-    with pytest.raises(UsageError, match="stands at batch 3, but an epoch has 2. Resume with"):
+    with pytest.raises(UsageError, match=r"stands at batch 3, but an epoch has 2\. Resume with"):
         Batches(toy, "train", 25).load_state_dict({"epoch": 0, "position": 3})

@@ -87,7 +87,7 @@ def test_wrong_settings_name_the_value_and_the_cure(changes, message):
 
 def test_an_empty_part_is_refused():
     empty = Split(images=torch.zeros(0, 3, 4, 4, dtype=torch.uint8), labels=torch.zeros(0).long())
-    with pytest.raises(UsageError, match="Part 'validation' of data set 'toy' is empty. Every"):
+    with pytest.raises(UsageError, match=r"Part 'validation' of data set 'toy' is empty\. Every"):
         dataset(validation=empty)
 
 

@@ -28,6 +28,8 @@ timm = pytest.importorskip("timm")
 def test_the_model_takes_the_images_and_gives_the_classes(name, size):
     model = build(name, num_classes=7, in_channels=1, image_size=size).train()
     assert model(torch.randn(2, 1, size, size)).shape == (2, 7)
+    first = next(module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+    assert first.in_channels == first.weight.shape[1] == 1
 
 
 def test_three_channels_leave_torchvisions_own_weights():

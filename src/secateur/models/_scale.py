@@ -12,7 +12,7 @@ def scaled(channels: int, width: float) -> int:
         The width of the narrowed or widened network.
 
     Example:
-        >>> scaled(64, 0.6)
-        38
+        >>> scaled(64, 0.7)
+        45
     """
     return max(1, round(channels * width))
