@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from enum import IntEnum
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,12 @@ class NeedsValues(nn.Module):
         super().__init__()
         self.rates = torch.linspace(0, 1, 3).tolist()
         self.linear = nn.Linear(2, 2)
+
+
+class Level(IntEnum):
+    """Equal to a number and yet none."""
+
+    ONE = 1
 
 
 class Counter(nn.Module):
@@ -277,11 +284,19 @@ def test_hooks_and_marks_on_parameters_survive(tmp_path: Path) -> None:
     assert_same_bits(back, model)
 
 
-def test_recurrent_layers_use_the_loaded_weights(tmp_path: Path) -> None:
-    model = nn.LSTM(3, 4, num_layers=2)
-    back = load(lambda: nn.LSTM(3, 4, num_layers=2), saved(model, tmp_path))
+def test_recurrent_layers_use_the_loaded_weights_without_a_second_build(tmp_path: Path) -> None:
+    places = []
+
+    def build() -> nn.Module:
+        model = nn.LSTM(3, 4, num_layers=2)
+        places.append(model.weight_ih_l0.device.type)
+        return model
+
+    model = build()
+    back = load(build, saved(model, tmp_path))
     x = torch.randn(5, 2, 3)
     assert torch.equal(back(x)[0], model(x)[0])
+    assert places == ["cpu", "meta"]
 
 
 def test_frozen_parameters_and_modes_are_those_of_the_build(tmp_path: Path) -> None:
@@ -351,8 +366,8 @@ def test_extra_states_of_json_come_back(state: object, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "state",
-    [torch.zeros(2), (1, 2), {1: 2}, {"a": float("nan")}, object(), [True, (1,)]],
-    ids=["tensor", "tuple", "number as key", "nan", "object", "tuple inside"],
+    [torch.zeros(2), (1, 2), {1: 2}, {"a": float("nan")}, object(), [(1,)], Level.ONE],
+    ids=["tensor", "tuple", "number as key", "nan", "object", "tuple inside", "enum"],
 )
 def test_extra_states_that_json_would_change_are_refused(state: object, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
