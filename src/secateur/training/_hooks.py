@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
+from torch._compile import _disable_dynamo  # torch.compiler.disable would load the compiler now
 from torch.utils.hooks import RemovableHandle
 
 
@@ -28,6 +28,8 @@ class Hook:
         """Whether a session is behind it."""
         return self._target is not None
 
+    # A compiled model calls its hooks, too; what these do is nothing to compile.
+    @_disable_dynamo
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return None if self._target is None else self._target(*args, **kwargs)
 
@@ -58,8 +60,7 @@ class Hooks:
             target: What the hook calls.
             options: Passed on to ``register``.
         """
-        # Compiled models call hooks, too; what these do is nothing to compile.
-        hook = Hook(torch.compiler.disable(target))
+        hook = Hook(target)
         self._hooks.append(hook)
         self._handles.append(register(hook, **options))
 

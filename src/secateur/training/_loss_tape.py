@@ -14,7 +14,6 @@ from torch.overrides import (
     _pop_mode,
     _push_mode,
 )
-from torch.utils._device import DeviceContext
 
 from secateur.training._loss_program import (
     Call,
@@ -172,8 +171,10 @@ def _scale(args: tuple[Any, ...]) -> Tensor | None:
 
 def _push_at_bottom(tape: LossTape) -> None:
     modes = _get_current_function_mode_stack()
-    # torch.device(...) as a context insists on the very bottom.
-    start = 1 if modes and isinstance(modes[0], DeviceContext) else 0
+    # The mode of torch.set_default_device insists on the very bottom; one that is entered as a
+    # context, torch.device("cuda") too, insists on being the last.
+    default = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
+    start = 1 if modes and modes[0] is default else 0
     _replace_stack([*modes[:start], tape, *modes[start:]])
 
 
