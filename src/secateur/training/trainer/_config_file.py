@@ -109,8 +109,8 @@ def _apply(table: Table, override: str) -> None:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise UsageError(
-                f"The override {override!r} takes {section!r} for a section, but the config sets it "
-                "to a value. Sections are model, data, training and search."
+                f"The override {override!r} takes {section!r} for a section, but the config sets "
+                "it to a value. Sections are model, data, training and search."
             )
     table[name] = _value(text.strip())
 

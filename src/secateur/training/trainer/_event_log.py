@@ -35,8 +35,8 @@ class EventLog:
         found = path.stat().st_size if path.exists() else 0
         if found < num_bytes:
             raise StorageError(
-                f"{path} has {found} bytes, but the checkpoint beside it was written when there were "
-                f"{num_bytes}. Restore the file from a copy, or start the run again."
+                f"{path} has {found} bytes, but the checkpoint beside it was written when there "
+                f"were {num_bytes}. Restore the file from a copy, or start the run again."
             )
         try:
             self._file = path.open("ab")

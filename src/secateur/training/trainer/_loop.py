@@ -130,7 +130,8 @@ class Loop:
         known: dict[str, object] = {}
         if event["event"] == "step":
             known = {"loss": float(self._loss)}
-            self._price = event["price"] if isinstance(event.get("price"), float) else None
+            price = event.get("price")
+            self._price = price if isinstance(price, float) else None
         self._surroundings.log.write({**event, **known})
 
     def report(self, phase: Phase) -> None:

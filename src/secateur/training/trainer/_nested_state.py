@@ -1,7 +1,7 @@
 """State dictionaries taken apart into named tensors and plain JSON, and put together again.
 
-Everything comes back as it was: ints as keys, tuples, tensors with their dtype and layout, and numbers
-that are not finite.
+Everything comes back as it was: ints as keys, tuples, tensors with their dtype and layout, and
+numbers that are not finite.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def flatten(state: object) -> tuple[Json, dict[str, Tensor]]:
     return _flatten(state, tensors), tensors
 
 
-def unflatten(tree: Json, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401
+def unflatten(tree: Json, tensors: Mapping[str, Tensor]) -> Any:
     """Put a nested state together.
 
     Args:
@@ -72,12 +72,12 @@ def _flatten(node: object, tensors: dict[str, Tensor]) -> Json:
     if isinstance(node, Mapping):
         return {"dict": [[_flatten(k, tensors), _flatten(v, tensors)] for k, v in node.items()]}
     raise TypeError(
-        f"A state holds a {type(node).__name__}, but a checkpoint can hold tensors, numbers, texts, "
-        "lists, tuples and dictionaries only. Keep it as one of these."
+        f"A state holds a {type(node).__name__}, but a checkpoint can hold tensors, numbers, "
+        "texts, lists, tuples and dictionaries only. Keep it as one of these."
     )
 
 
-def _unflatten(node: Json, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401
+def _unflatten(node: Json, tensors: Mapping[str, Tensor]) -> Any:
     if not isinstance(node, dict):
         if isinstance(node, list):
             raise ValueError("a bare list")
@@ -87,7 +87,8 @@ def _unflatten(node: Json, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN40
     if kind == "float":
         return float(content)
     if kind == "tensor":
-        return _laid_out(tensors[content], node["order"])
+        order: Any = node["order"]
+        return _laid_out(tensors[content], order)
     if kind == "dict":
         return {_unflatten(k, tensors): _unflatten(v, tensors) for k, v in content}
     items = [_unflatten(item, tensors) for item in content]
@@ -96,7 +97,8 @@ def _unflatten(node: Json, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN40
 
 def _axis_order(tensor: Tensor) -> tuple[int, ...]:
     """Return the axes of a tensor as they lie in memory, the slowest first."""
-    return tuple(sorted(range(tensor.ndim), key=lambda axis: -tensor.stride(axis)))
+    strides = tensor.stride()
+    return tuple(sorted(range(tensor.ndim), key=lambda axis: -strides[axis]))
 
 
 def _laid_out(stored: Tensor, order: list[int]) -> Tensor:

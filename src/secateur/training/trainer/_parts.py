@@ -56,7 +56,8 @@ def build_parts(config: Config) -> Parts:
     settings = config.training
     fabric = _fabric(settings)
     dataset = load_data(config)
-    model = build_network(config, dataset).to(fabric.device, memory_format=_memory_format(settings))
+    model = build_network(config, dataset).to(fabric.device)
+    model = model.to(memory_format=_memory_format(settings))  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(settings.seed)
     train = Batches(
         dataset,
