@@ -41,8 +41,9 @@ def operate_(model: nn.Module, plan: Plan, journal: Journal) -> None:
         _slim_(modules[path], path, journal)
     for stub in plan.stubs:
         _replace_(model, stub, journal)
-    for module in model.modules():
+    for module in list(model.modules()):
         _clear_caches_(module, journal)
+        _leave_fused_kernel_(module, journal)
 
 
 def _set_attributes_(
@@ -94,6 +95,26 @@ def _stand_in(old: nn.Module, stub: Stub) -> nn.Module:
             )
         children[name] = child
     return Shortcut(children)
+
+
+def _leave_fused_kernel_(module: nn.Module, journal: Journal) -> None:
+    """Keep PyTorch's encoders from handing modules that changed to a kernel that is for whole ones.
+
+    In evaluation mode they read the weights of their parts, which stand-ins do not have, and turn
+    padded batches into nested tensors, which only that kernel understands. A slim attention makes
+    an encoder layer decide against the kernel.
+    """
+    if isinstance(module, nn.TransformerEncoder) and _changed(module):
+        journal.note(partial(setattr, module, "use_nested_tensor", module.use_nested_tensor))
+        module.use_nested_tensor = False
+    attention = module.self_attn if isinstance(module, nn.TransformerEncoderLayer) else None
+    if type(attention) is nn.MultiheadAttention and _changed(module):
+        _slim_(attention, "self_attn", journal)
+
+
+def _changed(module: nn.Module) -> bool:
+    kinds = (Shortcut, SlimMultiheadAttention, Zero)
+    return any(isinstance(inner, kinds) for inner in module.modules())
 
 
 def _clear_caches_(module: nn.Module, journal: Journal) -> None:

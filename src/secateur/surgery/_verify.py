@@ -194,7 +194,7 @@ def _difference(expected: Tensor, found: Tensor) -> float:
         )
     wanted, got = (t if t.is_complex() else t.double() for t in (expected, found))
     finite = wanted[wanted.isfinite()].abs()
-    if wanted.numel() == 0 or torch.equal(wanted, got):
+    if wanted.numel() == 0:
         return 0.0
     if finite.numel() == 0:
         raise UsageError(
