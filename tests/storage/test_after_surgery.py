@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from secateur.errors import StorageError
+from secateur.gates import Gates
 from secateur.nn import SlimMultiheadAttention
 from secateur.storage import export, load, save
 from secateur.structure import Decision, Live, Structure, trace
@@ -121,6 +122,16 @@ def test_traced_networks_come_back_without_the_first_unit_of_every_family(
     assert_same_network(back, model, x)
 
 
+@pytest.mark.parametrize("layer", [0, 1])
+def test_traced_networks_come_back_without_a_layer(layer: int, tmp_path: Path) -> None:
+    """A block becomes a shortcut that ends in the ReLU which the block called as a function."""
+    model, _, x = residual()
+    structure = trace(model, x)
+    cut_(model, structure, structure.everything(), Decision(layers=(layer,)))
+    assert "Shortcut" in repr(model)
+    assert_same_network(load(ResNet, saved(model, tmp_path)), model, x)
+
+
 def test_attention_that_lost_a_head_comes_back_slim(tmp_path: Path) -> None:
     model, x = encoder(), TRACED["attention"][1]
     structure = trace(model, x)
@@ -142,6 +153,28 @@ def test_a_cut_network_is_not_loaded_into_another_one(
     save(model, tmp_path)
     with pytest.raises(StorageError, match=r"^The edit in .* does not fit the model that build_mo"):
         load(build, tmp_path)
+
+
+@torch.no_grad()
+def test_weights_hidden_by_gates_are_stored_and_exported_with_their_values(tmp_path: Path) -> None:
+    """Between a forward and the update, hidden weights are zero in the model and in no file."""
+    model, structure, x = residual()
+    expected = ResNet()
+    expected.load_state_dict(model.state_dict())
+    gates = Gates(model, structure, structure.everything())
+
+    def restore(module: nn.Module, state: dict[str, Tensor], prefix: str, _: object) -> None:
+        state.update({prefix + name: value for name, value in gates.restored().items()})
+
+    model.register_state_dict_post_hook(restore)
+    off = torch.zeros(structure.num_units, dtype=torch.bool)
+    gates.close_(off, torch.ones(structure.num_layers, dtype=torch.bool))
+    assert not model.fc.weight.any()
+
+    assert_same_bits(load(ResNet, saved(model, tmp_path)), expected)
+    program = torch.export.load(export(model, x, tmp_path / "net.pt2", to="pt2"))
+    torch.testing.assert_close(program.module()(x), expected.eval()(x))
+    assert not model.fc.weight.any(), "saving leaves the training as it is"
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +111,31 @@ def test_a_model_of_one_batch_size_is_exported_at_that(
         assert shape == [2, 3]
 
 
-def test_modes_of_all_modules_are_put_back(tmp_path: Path) -> None:
+def test_the_model_stays_as_it_is(tmp_path: Path) -> None:
     model = Convolutions().train()
     model.body[1].eval()
     before = [module.training for module in model.modules()]
     export(model, torch.randn(2, 3, 8, 8), tmp_path / "net.pt2", to="pt2")
     assert [module.training for module in model.modules()] == before
-    with pytest.raises(UsageError):
-        export(model, torch.randn(2, 5), tmp_path / "net.pt2", to="pt2")
-    assert [module.training for module in model.modules()] == before
+    assert model.body[1].num_batches_tracked == 0
+
+
+def test_a_trace_that_fails_leaves_no_hooks_in_the_process(tmp_path: Path) -> None:
+    hooks = dict(nn.modules.module._global_buffer_registration_hooks)
+    with pytest.raises(UsageError, match=r"^torch\.export cannot trace Convolutions on the"):
+        export(Convolutions(), torch.randn(2, 5), tmp_path / "net.pt2", to="pt2")
+    assert dict(nn.modules.module._global_buffer_registration_hooks) == hooks
+
+
+def test_a_model_that_cannot_be_copied_is_named(tmp_path: Path) -> None:
+    model = small_cut()
+    model.lock = threading.Lock()
+    with pytest.raises(UsageError) as caught:
+        export(model, torch.ones(2, 3), tmp_path / "net.pt2", to="pt2")
+    assert str(caught.value) == (
+        "Sequential cannot be copied, and exporting works on a copy: TypeError: cannot pickle "
+        "'_thread.lock' object. Take away the attribute that cannot be copied."
+    )
 
 
 @pytest.mark.parametrize("to", ["onnx", "pt2"])

@@ -351,11 +351,17 @@ def test_wrappers_are_looked_through(tmp_path: Path) -> None:
     assert_same_bits(wrapped._orig_mod, model)
 
 
-def test_hooks_of_state_dict_run_before_tensors_are_read(tmp_path: Path) -> None:
+def test_values_are_those_of_state_dict(tmp_path: Path) -> None:
+    def put(module: nn.Module, state: dict[str, Tensor], prefix: str, _: object) -> None:
+        state[prefix + "0.bias"] = torch.full((4,), 7.0)
+        state[prefix + "2.bias"] = torch.full((5,), 7.0)  # no value of a bias of size 2
+
     model = small()
-    model.register_state_dict_pre_hook(lambda module, *_: module[0].bias.data.fill_(7.0))
+    model.register_state_dict_post_hook(put)
     save(model, tmp_path)
-    assert load_file(tmp_path / "model.safetensors")["0.bias"].tolist() == [7.0] * 4
+    stored = load_file(tmp_path / "model.safetensors")
+    assert stored["0.bias"].tolist() == [7.0] * 4
+    assert torch.equal(stored["2.bias"], model[2].bias)
 
 
 @pytest.mark.parametrize("state", [None, 3, {"a": [1, 2.5, "x", True, None]}], ids=repr)

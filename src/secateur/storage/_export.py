@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import inspect
 import math
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from secateur.errors import StorageError, UsageError
 from secateur.storage._inputs import ExampleInputs, Inputs
+from secateur.storage._inventory import inventory, true_values, unwrapped
 
 Target = Literal["onnx", "pt2"]
 Run = Callable[[Inputs], list[Tensor]]
@@ -37,13 +39,13 @@ def export(
     *,
     to: Target = "onnx",
 ) -> Path:
-    """Export a model in eval mode, with a free batch size where the model allows one.
+    """Export a copy of a model in eval mode, with a free batch size where the model allows one.
 
     The file is run before it replaces anything: its outputs agree with the model's, at a second
     batch size too where that is free. (ONNX files are run where onnxruntime is installed.)
 
     Args:
-        model: The model; its mode is put back afterwards.
+        model: The model; it stays as it is.
         example_inputs: What the forward takes: a tensor, a tuple of positional or a dict of
             keyword arguments. The first axis of tensors counts as the batch.
         path: File to write. ONNX models over 2 GB get a second file with ``.data`` added.
@@ -73,8 +75,8 @@ def export(
         _require("onnx", "onnxscript")
     inputs = Inputs.of(example_inputs)
     target = Path(path)
-    model.state_dict()  # hooks of an attached search open all gates here
-    with _evaluating(model), torch.no_grad():
+    model = _copy(unwrapped(model)).eval()
+    with torch.no_grad():
         with _quiet():
             program, batch_is_free = _trace(model, inputs)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -245,12 +247,16 @@ def _quiet() -> Generator[None, None, None]:
             del hooks[key]
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Generator[None, None, None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+def _copy(model: nn.Module) -> nn.Module:
+    """Copy a model with all gates open; hooks of a running search do not act in copies."""
     try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+        twin = copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"{type(model).__name__} cannot be copied, and exporting works on a copy: "
+            f"{_first_line(error)}. Take away the attribute that cannot be copied."
+        ) from error
+    values = true_values(model)
+    for held in inventory(twin):
+        held.tensor.data = values[held.names[0]].detach().clone()
+    return twin

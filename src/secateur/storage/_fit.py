@@ -11,6 +11,7 @@ from secateur.storage._document import EditRecord, StubRecord
 from secateur.storage._inventory import inventory
 from secateur.storage._positions import expand_runs, read_runs
 from secateur.structure import Stub
+from secateur.structure._stubs import RELU
 from secateur.surgery import Edit
 
 
@@ -73,7 +74,7 @@ def _check_kept(record: EditRecord, model: nn.Module, path: Path) -> None:
 def _check_stub(stub: StubRecord, modules: dict[str, nn.Module], path: Path) -> None:
     module = _module(modules, stub.module, path)
     for child in stub.children:
-        if module._modules.get(child) is None:
+        if child != RELU and module._modules.get(child) is None:
             raise StorageError(_misfit(path, f"module {stub.module!r} has no child {child!r}"))
 
 

@@ -78,11 +78,40 @@ def inventory(model: nn.Module) -> tuple[Held, ...]:
     )
 
 
-def storable(held: Held) -> Tensor:
+def true_values(model: nn.Module) -> dict[str, Tensor]:
+    """Return the values that a model has with all gates open.
+
+    A running search holds the weights of hidden structures at zero between a forward and the
+    update. What `state_dict` returns is as if it did not, and the training goes on undisturbed.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The first name of every tensor to its values.
+    """
+    state = model.state_dict()
+    values = {}
+    for held in inventory(model):
+        tensor, entry = held.tensor, state.get(held.names[0])
+        if isinstance(entry, Tensor) and _alike(entry, tensor):
+            tensor = entry
+        values[held.names[0]] = tensor
+    return values
+
+
+def _alike(first: Tensor, second: Tensor) -> bool:
+    if nn.parameter.is_lazy(first) or nn.parameter.is_lazy(second):
+        return False
+    return first.shape == second.shape and first.dtype == second.dtype
+
+
+def storable(held: Held, values: Tensor) -> Tensor:
     """Return the values of a tensor as they go into the file.
 
     Args:
         held: The tensor.
+        values: Its values with all gates open.
 
     Returns:
         A detached contiguous tensor on the CPU.
@@ -108,7 +137,7 @@ def storable(held: Held) -> Tensor:
                 + ", ".join(str(dtype) for dtype in BY_TORCH),
             )
         )
-    return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    return values.detach().resolve_conj().resolve_neg().cpu().contiguous()
 
 
 def extra_states(model: nn.Module) -> JsonObject:

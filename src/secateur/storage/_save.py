@@ -20,7 +20,14 @@ from torch import Tensor, nn
 
 from secateur.errors import StorageError, UsageError
 from secateur.storage._dtypes import BY_TORCH
-from secateur.storage._inventory import Held, extra_states, inventory, storable, unwrapped
+from secateur.storage._inventory import (
+    Held,
+    extra_states,
+    inventory,
+    storable,
+    true_values,
+    unwrapped,
+)
 from secateur.storage._json import JsonObject
 from secateur.storage._positions import write_runs
 from secateur.storage._structure_file import render
@@ -57,10 +64,8 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         Linear(in_features=3, out_features=2, bias=True)
     """
     model = unwrapped(model)
-    # Hooks of an attached search open all gates here, so that no hidden structure is stored as 0.
-    model.state_dict()
-    all_held = inventory(model)
-    tensors = {held.names[0]: storable(held) for held in all_held}
+    values, all_held = true_values(model), inventory(model)
+    tensors = {held.names[0]: storable(held, values[held.names[0]]) for held in all_held}
     content: JsonObject = {
         "edit": _edit_content(_edit_of(model)),
         "tensors": {held.names[0]: _tensor_content(held) for held in all_held},
