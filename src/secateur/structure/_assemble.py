@@ -217,9 +217,7 @@ def _factor(solution: Solution, units: Units, ids: Ids) -> Factor:
     )
 
 
-def fixed_axes(
-    tape: Tape, solution: Solution, tensors: Mapping[str, TensorInfo]
-) -> list[Fixed]:
+def fixed_axes(tape: Tape, solution: Solution, tensors: Mapping[str, TensorInfo]) -> list[Fixed]:
     """List the channel axes of weights that cannot shrink, with the reason.
 
     Args:

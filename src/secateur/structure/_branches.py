@@ -75,7 +75,9 @@ def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo]) -> Found:
     for branch in _branches(tape, tensors, readers):
         where = tape.nodes[branch.addition]
         closing = _closing(tape, branch, tensors, readers)
-        plan = plan_stubs(tape, branch, tensors) if closing else "its end is not an affine operation"
+        plan = (
+            plan_stubs(tape, branch, tensors) if closing else "its end is not an affine operation"
+        )
         if isinstance(plan, str):
             reason = Reason(
                 message=f"the branch stays because {plan}",
@@ -83,7 +85,9 @@ def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo]) -> Found:
                 operation=where.operation,
                 source=f"{where.file}:{where.line}",
             )
-            fixed.append(Fixed(what=f"branch in {where.module or 'the model'}", size=1, reason=reason))
+            fixed.append(
+                Fixed(what=f"branch in {where.module or 'the model'}", size=1, reason=reason)
+            )
             continue
         layers.append(
             Layer(name=plan.name, closing=closing, tensors=plan.tensors, stubs=plan.stubs)
@@ -221,9 +225,7 @@ def _is_stored(tape: Tape, node: Node) -> bool:
     return bool(node.tensors) and not node.inputs
 
 
-def _parameters_of(
-    tape: Tape, node: Node, tensors: Mapping[str, TensorInfo]
-) -> list[str]:
+def _parameters_of(tape: Tape, node: Node, tensors: Mapping[str, TensorInfo]) -> list[str]:
     """Name the parameters a node reads, directly or through layout operations."""
     names = list(node.tensors)
     for i in node.inputs:

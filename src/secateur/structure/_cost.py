@@ -114,7 +114,9 @@ class Polynomial:
         """
         device = self._coefficient_T.device
         counts_F = self._num_units if counts is None else counts.to(device)
-        layers_L = torch.ones(self.num_layers, device=device) if layers is None else layers.to(device)
+        layers_L = (
+            torch.ones(self.num_layers, device=device) if layers is None else layers.to(device)
+        )
         value_TD = self._factors(counts_F.to(torch.float64))
         return float((self._weights(layers_L) * value_TD.prod(dim=1)).sum())
 

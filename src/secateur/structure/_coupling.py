@@ -47,9 +47,7 @@ def aligned(labels: Iterable[Label], shape: Sequence[int], ndim: int) -> Operand
     if lead == 0:
         return Operand(tuple(labels), tuple(shape))
     target = [lead + a for a in range(len(shape))]
-    return Operand(
-        tuple(label.moved(target, ndim) for label in labels), (1,) * lead + tuple(shape)
-    )
+    return Operand(tuple(label.moved(target, ndim) for label in labels), (1,) * lead + tuple(shape))
 
 
 def couple(tape: Tape, operands: Sequence[Operand]) -> tuple[Label, ...]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.structure._label import Ids
-from secateur.structure._structure import Live, Member
+from secateur.structure._label import Ids, Label
 from secateur.structure._tape import Grouping, Node
 
-
+Places = Mapping[str, tuple[tuple[str, tuple[Label, ...]], ...]]
 Scalars = Mapping[str, tuple[tuple[str, tuple[object, ...]], ...]]
 
 
@@ -25,6 +24,7 @@ class Evidence:
         component: Component of every id.
         family: Family of each component, -1 where it is fixed.
         scalars: Module path to its operations' value-changing numbers, in order.
+        places: Module path to its operations and the labels they met, in order, for each mode.
         groupings: How the groups of each convolution were read, by the name of its weight.
         modes: Modes that were traced: False for evaluation, True for training.
     """
@@ -33,27 +33,9 @@ class Evidence:
     component: NDArray[np.int64]
     family: NDArray[np.int64]
     scalars: Scalars
+    places: tuple[Places, ...]
     groupings: Mapping[str, Grouping]
     modes: tuple[bool, ...]
-
-    def live_ids(
-        self, members: Iterable[tuple[int, Member]], live: Live
-    ) -> dict[tuple[str, int], Ids]:
-        """Return the ids that are left on every axis.
-
-        Args:
-            members: Every member with the number of its family.
-            live: Which units are left.
-
-        Returns:
-            Ids by canonical tensor name and axis.
-        """
-        kept = {key: np.ones(len(ids), dtype=bool) for key, ids in self.ranges.items()}
-        for family, member in members:
-            gone = ~live.units[family]
-            if bool(gone.any()):
-                kept[member.tensor, member.axis][member.index[gone].flatten().numpy()] = False
-        return {key: ids[kept[key]] for key, ids in self.ranges.items()}
 
 
 def scalars_of(nodes: Iterable[Node]) -> Scalars:
@@ -69,4 +51,19 @@ def scalars_of(nodes: Iterable[Node]) -> Scalars:
     for node in nodes:
         if node.scalars:
             found.setdefault(node.module, []).append((node.operation, node.scalars))
+    return {module: tuple(entries) for module, entries in found.items()}
+
+
+def places_of(nodes: Iterable[Node]) -> Places:
+    """Collect what every operation met, by module.
+
+    Args:
+        nodes: Operations in execution order.
+
+    Returns:
+        Module path to (operation, labels of its inputs) in order.
+    """
+    found: dict[str, list[tuple[str, tuple[Label, ...]]]] = {}
+    for node in nodes:
+        found.setdefault(node.module, []).append((node.operation, node.labels))
     return {module: tuple(entries) for module, entries in found.items()}

@@ -82,9 +82,7 @@ def fresh_twins(inventory: Inventory, tape: Tape) -> dict[str, Tensor]:
     return twins
 
 
-def smaller_twins(
-    inventory: Inventory, ids: Mapping[tuple[str, int], Ids]
-) -> dict[str, Tensor]:
+def smaller_twins(inventory: Inventory, ids: Mapping[tuple[str, int], Ids]) -> dict[str, Tensor]:
     """Make twins whose axes carry given ids, and are as long.
 
     Args:

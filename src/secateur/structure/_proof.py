@@ -2,7 +2,8 @@
 
 Right shapes are no proof: an uncoarsened channel shuffle runs, with the wrong channels. So the
 smaller model is traced again with its positions labelled by their original ids. Every edge of the
-new trace must join ids of one original unit, nothing that was free may have become fixed, and every
+new trace must join ids of one original unit, every operation must meet the ids it met before, in the
+same order and without those that are gone, nothing that was free may have become fixed, and every
 number that changes values must have been there before.
 """
 
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateur.errors import MiswiredError, SecateurError
-from secateur.structure._evidence import Evidence, scalars_of
+from secateur.structure._evidence import Evidence, Places, scalars_of
 from secateur.structure._inventory import Inventory, smaller_twins, take_inventory
-from secateur.structure._label import Ids
+from secateur.structure._label import Ids, Label
 from secateur.structure._structure import Live, Reason, Structure
 from secateur.structure._tape import CONSTANT_ID, Node, Tape
 from secateur.structure._tracer import Stage, is_own_code
+from secateur.structure._variant import Variant, smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ def prove(model: nn.Module, structure: Structure, live: Live) -> None:
     inventory = take_inventory(model)
     evidence = structure.evidence
     assert evidence is not None, "the structure was made by hand and holds no evidence"
-    members = [(i, m) for i, family in enumerate(structure.families) for m in family.members]
-    ids = evidence.live_ids(members, live)
+    variant = smaller(evidence, structure.families, live)
+    ids = variant.ids
     for name, tensor in inventory.tensors.items():
         expected = tuple(len(ids[name, a]) for a in range(tensor.ndim) if (name, a) in ids)
         if (name, 0) in ids and expected != tuple(tensor.shape):
@@ -76,7 +78,7 @@ def prove(model: nn.Module, structure: Structure, live: Live) -> None:
                 f"Tensor {name} has shape {tuple(tensor.shape)}, but {expected} is what is left "
                 "of it. Pass the `live` that belongs to this model."
             )
-    violation = find_violation(model, inventory, evidence, ids, live, structure.example)
+    violation = find_violation(model, inventory, variant, structure.example)
     if violation is not None:
         raise MiswiredError(
             f"The smaller model is not the model it was cut from: {violation}. "
@@ -88,29 +90,25 @@ def prove(model: nn.Module, structure: Structure, live: Live) -> None:
 def find_violation(
     model: nn.Module,
     inventory: Inventory,
-    evidence: Evidence,
-    ids: Mapping[tuple[str, int], Ids],
-    live: Live,
+    variant: Variant,
     example: tuple[tuple[Any, ...], dict[str, Any]],
 ) -> Violation | None:
-    """Trace a model whose tensors hold given ids and compare its wiring with the evidence.
+    """Trace a model at another size and compare its wiring with that of the original.
 
     Args:
-        model: The model; only its tensors' sizes may differ from ``ids``, which count.
+        model: The model; the sizes of its tensors follow the variant.
         inventory: Its tensors.
-        evidence: Wiring of the original.
-        ids: Original ids left on every axis.
-        live: Units that are left.
+        variant: What its axes hold, and what it is held against.
         example: Arguments of the forward.
 
     Returns:
         The first departure, or None.
     """
-    twins = smaller_twins(inventory, ids)
+    evidence = variant.evidence
+    twins = smaller_twins(inventory, variant.ids)
     stage = Stage(model, twins, inventory.names)
-    lone = np.array([int(mask.sum()) == 1 for mask in live.units] + [False])
     nodes: list[Node] = []
-    for training in evidence.modes:
+    for training, places in zip(evidence.modes, evidence.places, strict=True):
         tape = Tape(num_ids=len(evidence.component), groupings=dict(evidence.groupings))
         try:
             with stage.open(training=training):
@@ -118,36 +116,73 @@ def find_violation(
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             return _failure(error, tape)
         nodes += tape.nodes
-        found = _wrong_edge(tape, evidence, lone) or _wrong_freeze(tape, evidence, lone)
+        found = (
+            _wrong_edge(tape, variant)
+            or _wrong_freeze(tape, variant)
+            or _wrong_place(tape, places, variant)
+        )
         if found is not None:
             return found
     return _wrong_number(nodes, evidence)
 
 
-def _wrong_edge(tape: Tape, evidence: Evidence, lone: NDArray[np.bool_]) -> Violation | None:
+def _wrong_edge(tape: Tape, variant: Variant) -> Violation | None:
     """Edges join ids of one component; an edge to padding fixes, as a freeze does."""
-    component = evidence.component
+    component = variant.evidence.component
     for a, b, node in tape.edges:
         padded = (a == CONSTANT_ID) | (b == CONSTANT_ID)
-        fixes = _is_spare(np.maximum(a, b), evidence, lone)
+        fixes = _is_spare(np.maximum(a, b), variant)
         if np.where(padded, fixes, component[a] != component[b]).any():
             return _at(node, "joins units that were apart in the larger model")
     return None
 
 
-def _wrong_freeze(tape: Tape, evidence: Evidence, lone: NDArray[np.bool_]) -> Violation | None:
+def _wrong_freeze(tape: Tape, variant: Variant) -> Violation | None:
     for ids, reason in tape.freezes:
-        if _is_spare(ids, evidence, lone).any():
+        if _is_spare(ids, variant).any():
             file, _, line = reason.source.rpartition(":")
             message = f"fixes units that were free in the larger model: {reason.message}"
             return Violation(message, file, int(line or 0), reason.module, reason.operation)
     return None
 
 
-def _is_spare(ids: Ids, evidence: Evidence, lone: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _wrong_place(tape: Tape, places: Places, variant: Variant) -> Violation | None:
+    """Compare what operations meet, in every module that still runs the same operations."""
+    by_module: dict[str, list[Node]] = {}
+    for node in tape.nodes:
+        by_module.setdefault(node.module, []).append(node)
+    for module, nodes in by_module.items():
+        before = places.get(module, ())
+        if [operation for operation, _ in before] != [node.operation for node in nodes]:
+            continue
+        for node, (_, labels) in zip(nodes, before, strict=True):
+            comparable = len(labels) == len(node.labels)
+            pairs = zip(labels, node.labels, strict=True) if comparable else ()
+            if any(_differs(a, b, variant) for a, b in pairs):
+                return _at(node, "meets units in another order than in the larger model")
+    return None
+
+
+def _differs(before: Label, after: Label, variant: Variant) -> bool:
+    """Compare a label with what should have become of it, last units by unit only.
+
+    With one unit left an axis may have lost its label, and another id may stand for the unit.
+    """
+    evidence = variant.evidence
+    expected, found = variant.expected(before), after.ids
+    lone = variant.lone[evidence.family[evidence.component[expected]]]
+    if lone.any():
+        units, met = evidence.component[expected], evidence.component[found]
+        comparable = units.size == met.size
+        return comparable and bool(((units.ravel() != met.ravel()) & ~lone.ravel()).any())
+    return not np.array_equal(variant.same[expected], variant.same[found])
+
+
+def _is_spare(ids: Ids, variant: Variant) -> NDArray[np.bool_]:
     """Tell which ids may still leave: a family's last unit stays, so it may well look fixed."""
+    evidence = variant.evidence
     family = evidence.family[evidence.component[ids]]
-    return (family >= 0) & ~lone[family]
+    return (family >= 0) & ~variant.lone[family]
 
 
 def _wrong_number(nodes: list[Node], evidence: Evidence) -> Violation | None:
@@ -177,9 +212,11 @@ def _failure(error: Exception, tape: Tape) -> Violation:
     if isinstance(error, SecateurError):
         message = str(error)
     else:
-        message = f"does not run at the smaller size: {str(error).splitlines()[0]}"
+        message = f"does not run at another size: {str(error).splitlines()[0]}"
     frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if not is_own_code(frame.filename)
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not is_own_code(frame.filename)
     ]
     last = tape.nodes[-1] if tape.nodes else None
     module = last.module if last else ""

@@ -15,7 +15,6 @@ from secateur.structure._structure import Reason, TensorInfo
 from secateur.structure._tape import CONSTANT_ID, Tape
 
 
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
     """Which ids belong together and which of them may go.
@@ -37,9 +36,7 @@ class Solution:
     reasons: tuple[Reason, ...]
 
 
-def solve(
-    tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool
-) -> Solution:
+def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool) -> Solution:
     """Turn the edges of a trace into units.
 
     Args:

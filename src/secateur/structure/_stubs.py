@@ -80,7 +80,12 @@ def _block_becomes_shortcut(
             continue
         here = branch.addition if here == branch.skip else here
         name = child.path.removeprefix(f"{call.path}.")
-        if "." in name or child.inputs != (here,) or child.num_arguments != 1 or child.returns_tuple:
+        if (
+            "." in name
+            or child.inputs != (here,)
+            or child.num_arguments != 1
+            or child.returns_tuple
+        ):
             return None
         kept.append(name)
         left -= nodes
@@ -95,9 +100,7 @@ def _block_becomes_shortcut(
         return None
     outside = [f"{call.path}.{name}." for name in kept]
     gone = _below(tensors, [call.path], outside)
-    stub = Stub(
-        module=call.path, kind="shortcut" if kept else "identity", children=tuple(kept)
-    )
+    stub = Stub(module=call.path, kind="shortcut" if kept else "identity", children=tuple(kept))
     return Plan(call.path, (stub,), gone)
 
 
@@ -115,8 +118,12 @@ def _modules_go_quiet(
     loose = [tape.nodes[n] for n in branch.nodes - covered]
     if any(node.call != index or node.operation not in _SHAPELESS for node in loose):
         return "it is not made of modules alone"
-    if any(i not in branch.nodes and i != branch.skip for n in branch.nodes
-           for i in tape.nodes[n].inputs if i < 0 or tape.nodes[i].inputs):
+    if any(
+        i not in branch.nodes and i != branch.skip
+        for n in branch.nodes
+        for i in tape.nodes[n].inputs
+        if i < 0 or tape.nodes[i].inputs
+    ):
         return "it reads more than the stream it adds to"
     learned = [c for c in inside if _below(tensors, [c.path], ())]
     if not learned:

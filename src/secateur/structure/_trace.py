@@ -1,8 +1,8 @@
 """`trace`: find the structure of a model by running it once on the meta device.
 
 Where the forward was given the size of a labelled axis as a number, the number may be kept
-somewhere and go stale. Such a model is tried out at a smaller size before it is believed: units
-that meet a line which fails there are fixed.
+somewhere and go stale. Such a model is tried out at a larger size before it is believed: units that
+meet a line which fails there are fixed.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from secateur.errors import TraceError
 from secateur.structure._assemble import Units, cost, families, fixed_axes, number_units
 from secateur.structure._branches import find_layers
-from secateur.structure._evidence import Evidence, scalars_of
+from secateur.structure._evidence import Evidence, Places, places_of, scalars_of
 from secateur.structure._inventory import Inventory, fresh_twins, take_inventory
 from secateur.structure._proof import Violation, find_violation
 from secateur.structure._solve import Solution, solve
-from secateur.structure._structure import Family, Live, Reason, Structure
+from secateur.structure._structure import Family, Reason, Structure
 from secateur.structure._tape import Node, Tape
 from secateur.structure._tracer import Stage
+from secateur.structure._variant import larger
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -97,6 +97,7 @@ class _Run:
     inventory: Inventory
     tape: Tape
     nodes: list[Node]
+    places: tuple[Places, ...]
     modes: tuple[bool, ...]
 
 
@@ -108,10 +109,11 @@ def _recorded(model: nn.Module, example: Example) -> _Run:
     used = {name for node in tape.nodes for name in node.tensors}
     parameters = {name for name, info in inventory.infos.items() if info.is_parameter}
     if parameters <= used:
-        return _Run(inventory, tape, tape.nodes, (False,))
+        return _Run(inventory, tape, tape.nodes, (places_of(tape.nodes),), (False,))
     second = tape.second_pass()
     _run(stage, second, example, training=True)
-    return _Run(inventory, tape, tape.nodes + second.nodes, (False, True))
+    places = (places_of(tape.nodes), places_of(second.nodes))
+    return _Run(inventory, tape, tape.nodes + second.nodes, places, (False, True))
 
 
 def _run(stage: Stage, tape: Tape, example: Example, *, training: bool) -> None:
@@ -131,7 +133,7 @@ def _run(stage: Stage, tape: Tape, example: Example, *, training: bool) -> None:
 
 
 class _Trial:
-    """Units as far as they are believed: solved, tried at a smaller size, fixed where that fails."""
+    """Units as far as they are believed: solved, tried at a larger size, fixed where that fails."""
 
     def __init__(self, model: nn.Module, example: Example, run: _Run, allow_inexact: bool) -> None:
         self._model = model
@@ -156,27 +158,21 @@ class _Trial:
             component=self.solution.component,
             family=self.units.family,
             scalars=scalars_of(self._recorded.nodes),
+            places=self._recorded.places,
             groupings=self._recorded.tape.groupings,
             modes=self._recorded.modes,
         )
 
     def settle(self) -> None:
-        """Take one unit out of every family until the smaller model passes the proof check."""
+        """Add one unit to every family until the larger model passes the proof check."""
+        inventory = self._recorded.inventory
         while True:
-            violation = self._try_smaller()
+            variant = larger(self.evidence(), self.families)
+            violation = find_violation(self._model, inventory, variant, self._example)
             if violation is None:
                 return
             self._fix(violation)
             self._solve()
-
-    def _try_smaller(self) -> Violation | None:
-        live = _one_less(self.families)
-        evidence = self.evidence()
-        members = [(i, m) for i, family in enumerate(self.families) for m in family.members]
-        ids = evidence.live_ids(members, live)
-        return find_violation(
-            self._model, self._recorded.inventory, evidence, ids, live, self._example
-        )
 
     def _fix(self, violation: Violation) -> None:
         """Fix every free unit that meets the line which failed, wherever that line runs."""
@@ -199,17 +195,6 @@ class _Trial:
                 self._recorded.tape.freezes.append((free, reason))
                 return
         raise TraceError(
-            f"The model fails at a smaller size, and no unit can be blamed: {violation}. Expected "
+            f"The model fails at another size, and no unit can be blamed: {violation}. Expected "
             "a forward whose sizes follow from its tensors. Please report the model."
         )
-
-
-def _one_less(found: tuple[Family, ...]) -> Live:
-    """Leave out the middle unit of every family that can spare one."""
-    units = []
-    for family in found:
-        mask = torch.ones(family.num_units, dtype=torch.bool)
-        if family.num_units > 1:
-            mask[family.num_units // 2] = False
-        units.append(mask)
-    return Live(units=tuple(units), layers=torch.ones(0, dtype=torch.bool))

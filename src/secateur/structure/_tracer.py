@@ -240,11 +240,11 @@ def is_own_code(file: str) -> bool:
 
 
 def _caller() -> tuple[str, int]:
-    """Find the line of the model's own code that led to the running operation."""
+    """Find the line of the model's own code that led to the running operation, if any did."""
     frame = sys._getframe(3)
-    while frame is not None:
+    while frame is not None and frame.f_code is not Stage.run.__code__:
         file = frame.f_code.co_filename
-        if not file.startswith(_OWN_CODE):
+        if not is_own_code(file):
             return file, frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]
     return "", 0
@@ -259,7 +259,9 @@ class Stage:
         names: id of a real tensor to its canonical name.
     """
 
-    def __init__(self, model: nn.Module, twins: Mapping[str, Tensor], names: Mapping[int, str]) -> None:
+    def __init__(
+        self, model: nn.Module, twins: Mapping[str, Tensor], names: Mapping[int, str]
+    ) -> None:
         self.model = model
         self._twins = twins
         self._names = names

@@ -91,9 +91,7 @@ def _multiplied(
     return tuple(x.moved(target, ndim) for x in labels)
 
 
-def _framed(
-    labels: Sequence[Label], shape: Sequence[int], batch: int, last: list[int]
-) -> Operand:
+def _framed(labels: Sequence[Label], shape: Sequence[int], batch: int, last: list[int]) -> Operand:
     """Place an operand in the frame (batch..., n, k, m)."""
     lead = len(shape) - len(last)
     target = [batch - lead + i for i in range(lead)] + last

@@ -93,6 +93,8 @@ def _channels(
     shape_w = (1, groups, per_group, x.shape[1] // groups, positions)
     left = Operand(tuple(_input_frame(y, groups, grouping) for y in inputs), shape_x)
     framed = tuple(_weight_frame(y, in_axis, groups, transposed, grouping) for y in weights)
+    if grouping is Grouping.DEPTHWISE:
+        framed = tuple(tape.join_along(y, (_O,)) if _G in y.axes else y for y in framed)
     right = Operand(framed, shape_w)
     stored = 1 if info_of(weight).tensor is not None else None
     if grouping is Grouping.GROUPED:

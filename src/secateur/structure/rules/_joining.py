@@ -32,9 +32,7 @@ def stack(call: Call) -> Tensor:
     target = [a if a < axis else a + 1 for a in range(out.ndim - 1)]
     labels = [tuple(y.moved(target, out.ndim) for y in info_of(t).labels) for t in tensors]
     shapes = [[*t.shape[:axis], 1, *t.shape[axis:]] for t in tensors]
-    operands = [
-        Operand(own, tuple(shape)) for own, shape in zip(labels, shapes, strict=True)
-    ]
+    operands = [Operand(own, tuple(shape)) for own, shape in zip(labels, shapes, strict=True)]
     return call.put(out, couple(call.tape, operands))
 
 

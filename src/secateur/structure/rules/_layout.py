@@ -111,9 +111,7 @@ def unsqueeze(call: Call) -> Tensor:
     place = call.args[1] % (source.ndim + 1)
     target = [a if a < place else a + 1 for a in range(source.ndim)]
     out = call.run()
-    return call.keep_name(
-        call.put(out, [x.moved(target, source.ndim + 1) for x in call.labels()])
-    )
+    return call.keep_name(call.put(out, [x.moved(target, source.ndim + 1) for x in call.labels()]))
 
 
 @rule("squeeze", "squeeze_")
@@ -127,9 +125,7 @@ def squeeze(call: Call) -> Tensor:
     return call.keep_name(call.put(out, _dropped(call, call.labels(), gone, out.ndim)))
 
 
-def _dropped(
-    call: Call, labels: Sequence[Label], gone: frozenset[int], ndim: int
-) -> list[Label]:
+def _dropped(call: Call, labels: Sequence[Label], gone: frozenset[int], ndim: int) -> list[Label]:
     """Remove axes (reduced to one index) from labels; labels on those axes alone are fixed."""
     result = []
     for label in labels:
@@ -324,33 +320,39 @@ def shuffle(call: Call) -> Tensor:
     """Move channels into space or back, or between groups: a reshape, a permute, a reshape."""
     source = call.args[0]
     out = call.run()
-    apart, order = _shuffle(call.func._schema.name, tuple(source.shape), call.args[1])
+    apart, order, fixed = _shuffle(call.func._schema.name, tuple(source.shape), call.args[1])
     target = [0] * len(order)
     for new, old in enumerate(order):
         target[old] = new
     labels = []
     for label in call.labels():
         joint = reshaped(label, source.shape, apart)
-        record_joint(call, label, joint)
-        moved = joint.moved(target, len(order))
+        if joint.axes <= fixed:
+            call.tape.freeze([joint], "is shuffled alone in its group")
+            continue
+        moved = call.tape.join_along(joint, fixed).moved(target, len(order))
         labels.append(reshaped(moved, [apart[a] for a in order], out.shape))
     return call.put(out, labels)
 
 
-def _shuffle(name: str, shape: tuple[int, ...], factor: int) -> tuple[list[int], list[int]]:
-    """Write a shuffle as the shape it is split into and the order the axes are merged in."""
+def _shuffle(
+    name: str, shape: tuple[int, ...], factor: int
+) -> tuple[list[int], list[int], frozenset[int]]:
+    """Write a shuffle as a split shape, the order its axes are merged in, and axes of fixed size."""
     if name == "aten::pixel_shuffle":
         *batch, c, h, w = shape
         n = len(batch)
         order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
-        return [*batch, c // factor**2, factor, factor, h, w], order
+        apart = [*batch, c // factor**2, factor, factor, h, w]
+        return apart, order, frozenset((n + 1, n + 2))
     if name == "aten::pixel_unshuffle":
         *batch, c, h, w = shape
         n = len(batch)
         order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
-        return [*batch, c, h // factor, factor, w // factor, factor], order
+        apart = [*batch, c, h // factor, factor, w // factor, factor]
+        return apart, order, frozenset((n + 2, n + 4))
     b, c, *rest = shape
-    return [b, factor, c // factor, math.prod(rest)], [0, 2, 1, 3]
+    return [b, factor, c // factor, math.prod(rest)], [0, 2, 1, 3], frozenset((1,))
 
 
 @rule("as_strided", "unfold", "diagonal", "tril", "triu", "view_as_real", "view_as_complex")

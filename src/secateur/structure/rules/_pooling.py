@@ -40,9 +40,7 @@ def spatial(call: Call) -> Any:
     return out
 
 
-def _without_spatial(
-    call: Call, labels: Iterable[Label], axes: Iterable[int]
-) -> tuple[Label, ...]:
+def _without_spatial(call: Call, labels: Iterable[Label], axes: Iterable[int]) -> tuple[Label, ...]:
     return reduced(call.tape, labels, axes, "lies on a spatial axis that is pooled or resized")
 
 

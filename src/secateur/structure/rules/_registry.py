@@ -60,9 +60,7 @@ class Call:
 
     def operands(self, tensors: Iterable[Any], ndim: int) -> list[Operand]:
         """Right-align tensor arguments to a common number of axes."""
-        return [
-            aligned(info_of(t).labels, t.shape, ndim) for t in tensors if isinstance(t, Tensor)
-        ]
+        return [aligned(info_of(t).labels, t.shape, ndim) for t in tensors if isinstance(t, Tensor)]
 
     def put(self, out: Tensor, labels: Sequence[Label]) -> Tensor:
         """Attach labels to a result."""

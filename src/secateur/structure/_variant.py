@@ -1,0 +1,139 @@
+"""A traced model at another size: which ids its axes then hold, and what operations should meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.structure._evidence import Evidence
+from secateur.structure._label import Ids, Label
+from secateur.structure._structure import Family, Live
+from secateur.structure._tape import CONSTANT_ID
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variant:
+    """What a model of another size is held against.
+
+    Attributes:
+        evidence: Wiring of the original, extended to the ids of added units.
+        ids: Ids on every axis.
+        lone: Whether each family has one unit only, and False for what is fixed (at -1).
+        same: Ids that count as equal where operations are compared map to one number.
+        expected: What is to become of a label of the original.
+    """
+
+    evidence: Evidence
+    ids: Mapping[tuple[str, int], Ids]
+    lone: NDArray[np.bool_]
+    same: NDArray[np.int64]
+    expected: Callable[[Label], Ids]
+
+
+def smaller(evidence: Evidence, families: Sequence[Family], live: Live) -> Variant:
+    """Describe the model without some units and layers.
+
+    Which of several coupled ids stands for a position depends on the branches that are there, so
+    once a layer is gone only units are compared, not the positions within one.
+
+    Args:
+        evidence: Wiring of the original.
+        families: Its families.
+        live: What is left.
+
+    Returns:
+        The variant.
+    """
+    kept = {key: np.ones(len(ids), dtype=bool) for key, ids in evidence.ranges.items()}
+    for family, live_U in zip(families, live.units, strict=True):
+        for member in family.members:
+            gone = member.index[~live_U].flatten().numpy()
+            kept[member.tensor, member.axis][gone] = False
+    ids = {key: own[kept[key]] for key, own in evidence.ranges.items()}
+    left = np.zeros(len(evidence.component), dtype=bool)
+    left[CONSTANT_ID] = True
+    for own in ids.values():
+        left[own] = True
+
+    def expected(label: Label) -> Ids:
+        found = label.ids
+        for axis in label.axes:
+            others = tuple(a for a in range(found.ndim) if a != axis)
+            found = found.compress(left[found].any(axis=others), axis=axis)
+        return found
+
+    whole = bool(live.layers.all())
+    same = np.arange(len(evidence.component)) if whole else evidence.component
+    lone = np.array([int(live_U.sum()) == 1 for live_U in live.units] + [False])
+    return Variant(evidence, ids, lone, same, expected)
+
+
+def larger(evidence: Evidence, families: Sequence[Family]) -> Variant:
+    """Describe the model with one more unit in every family that has several.
+
+    A larger model shows a stale size as a smaller one does, and no family comes down to one unit,
+    which would hide the order of its positions. The new unit is a twin of the middle one: its
+    positions follow the original's, run by run, with ids of their own.
+
+    Args:
+        evidence: Wiring of the original.
+        families: Its families.
+
+    Returns:
+        The variant.
+    """
+    count = len(evidence.component)
+    twinned = np.zeros(count, dtype=bool)
+    for family in families:
+        if family.num_units > 1:
+            member = family.members[0]
+            position = int(member.index[family.num_units // 2, 0])
+            own = evidence.component[evidence.ranges[member.tensor, member.axis][position]]
+            twinned |= evidence.component == own
+
+    def doubled(found: Ids, axis: int, along: NDArray[np.bool_]) -> Ids:
+        first = np.moveaxis(found, axis, 0).reshape(len(along), -1)[:, 0]
+        owner = np.where(along, evidence.component[first % count], -1)
+        source, is_twin = _with_twin_runs(owner, along)
+        shape = [1] * found.ndim
+        shape[axis] = -1
+        return found.take(source, axis=axis) + count * is_twin.reshape(shape)
+
+    def expected(label: Label) -> Ids:
+        found = label.ids
+        for axis in label.axes:
+            others = tuple(a for a in range(found.ndim) if a != axis)
+            along = (found < count) & twinned[found % count]
+            found = doubled(found, axis, along.all(axis=others))
+        return found
+
+    extended = Evidence(
+        ranges=evidence.ranges,
+        component=np.concatenate([evidence.component, evidence.component + count]),
+        family=np.concatenate(
+            [evidence.family, np.full(count - len(evidence.family), -1), evidence.family]
+        ),
+        scalars=evidence.scalars,
+        places=evidence.places,
+        groupings=evidence.groupings,
+        modes=evidence.modes,
+    )
+    ids = {key: doubled(own, 0, twinned[own]) for key, own in evidence.ranges.items()}
+    lone = np.array([family.num_units == 1 for family in families] + [False])
+    return Variant(extended, ids, lone, np.arange(2 * count), expected)
+
+
+def _with_twin_runs(owner: Ids, along: NDArray[np.bool_]) -> tuple[Ids, Ids]:
+    """Repeat every run of positions of one twinned unit; say where each position comes from."""
+    edges = np.flatnonzero(np.diff(owner, prepend=np.nan, append=np.nan) != 0)
+    source: list[Ids] = []
+    is_twin: list[Ids] = []
+    for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        run = np.arange(start, stop)
+        times = 2 if along[start] else 1
+        source += [run] * times
+        is_twin += [np.full(len(run), k) for k in range(times)]
+    return np.concatenate(source), np.concatenate(is_twin)
