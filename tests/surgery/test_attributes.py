@@ -98,6 +98,8 @@ def test_depthwise_transposed_convolutions_lose_groups_and_grouped_ones_do_not()
         (nn.GRU(5, 4), {"weight_ih_l0": (9, 5)}, {"hidden_size": 3}),
         (nn.LSTM(5, 4, proj_size=3), {"weight_hr_l0": (2, 4)}, {"proj_size": 2}),
         (nn.Conv2d(4, 4, 1), {}, {}),
+        (nn.Conv2d(1, 4, 3), {"weight": (3, 1, 3, 3)}, {"out_channels": 3}),
+        (nn.GroupNorm(8, 8), {"weight": (6,)}, {"num_channels": 6, "num_groups": 6}),
     ],
 )
 def test_every_standard_module_has_its_rule(module, new, expected):

@@ -54,7 +54,9 @@ def test_a_refused_removal_gives_the_encoder_its_kernel_back(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("secateur.surgery._cut.prove", refuse)
+    heads = next(i for i, family in enumerate(structure.families) if family.kind == "head")
+    decision = Decision(units={heads: torch.tensor([0])}, layers=(3,))
     with pytest.raises(KeyboardInterrupt):
-        cut_(model, structure, structure.everything(), Decision(layers=(0,)))
+        cut_(model, structure, structure.everything(), decision)
     assert model.use_nested_tensor is True
     assert all(type(layer.self_attn) is nn.MultiheadAttention for layer in model.layers)

@@ -65,7 +65,7 @@ def _conv_transpose(resize: Resize) -> dict[str, AttributeValue]:
     """As `_conv`; the axes are (in, out in a group), and one input channel a group is depthwise."""
     channels, per_group = resize.new["weight"][:2]
     groups = int(vars(resize.module)["groups"])
-    if groups > 1 and groups == resize.old["weight"][0]:
+    if groups == resize.old["weight"][0]:
         groups = channels
     return {"in_channels": channels, "out_channels": per_group * groups, "groups": groups}
 

@@ -117,7 +117,7 @@ def _group_norm(
 ) -> Tensor:
     grouped = input.reshape(len(input), num_groups, len(live_C) // num_groups, -1)
     live = live_C.reshape(1, num_groups, -1, 1).expand_as(grouped)
-    count = live.sum((2, 3), keepdim=True)
+    count = live.sum((2, 3), keepdim=True).clamp_min(1.0)
     mean = (grouped * live).sum((2, 3), keepdim=True) / count
     variance = ((grouped - mean).square() * live).sum((2, 3), keepdim=True) / count
     result = ((grouped - mean) / (variance + eps).sqrt()).reshape(input.shape)

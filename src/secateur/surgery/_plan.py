@@ -49,15 +49,14 @@ def plan_cut(model: nn.Module, structure: Structure, live: Live, after: Live) ->
         SurgeryError: The model is not in the state ``live``.
     """
     tensors = tensors_of(model)
-    going = [layer for i, layer in enumerate(structure.layers) if not after.layers[i]]
-    vanished = {name for layer in going for name in layer.tensors}
-    emptied = tuple(f"{stub.module}." for layer in going for stub in layer.stubs)
+    gone = [layer for i, layer in enumerate(structure.layers) if not live.layers[i]]
+    emptied = tuple(f"{stub.module}." for layer in gone for stub in layer.stubs)
     slices: dict[str, dict[int, Tensor]] = {}
     traced: dict[str, tuple[int, ...]] = {}
     for (canonical, axis), members in _changed_axes(structure, live, after):
         info = structure.tensors[canonical]
         name = next((alias for alias in info.aliases if alias in tensors), None)
-        if canonical in vanished or (name is None and canonical.startswith(emptied)):
+        if name is None and canonical.startswith(emptied):
             continue
         before, later = (_mask(info.shape[axis], members, state) for state in (live, after))
         size = None if name is None else tensors[name].shape[axis]
