@@ -47,7 +47,7 @@ class Concat(nn.Module):
 
 
 class Halves(nn.Module):
-    """Sends one half of the channels through a branch, then joins, multiplies or swaps the halves."""
+    """Sends one half of the channels through a branch, then joins, gates or swaps the halves."""
 
     def __init__(self, branch: nn.Module, how: str) -> None:
         super().__init__()

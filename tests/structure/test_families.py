@@ -51,18 +51,14 @@ def test_flattened_space_gives_every_filter_a_block_of_columns():
 
 
 def test_a_depthwise_multiplier_leaves_with_its_channel():
-    model = nn.Sequential(
-        nn.Conv2d(1, 2, 1), nn.Conv2d(2, 4, 1, groups=2), nn.Conv2d(4, 1, 1)
-    )
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 4, 1, groups=2), nn.Conv2d(4, 1, 1))
     family = _families(model, 1, 1, 2, 2)["0"]
     assert _slices(family)["1.weight", 0] == [[0, 1], [2, 3]]
     assert _slices(family)["2.weight", 1] == [[0, 1], [2, 3]]
 
 
 def test_grouped_convolutions_lose_the_same_position_of_every_group():
-    model = nn.Sequential(
-        nn.Conv2d(1, 4, 1), nn.Conv2d(4, 6, 1, groups=2), nn.Conv2d(6, 1, 1)
-    )
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 6, 1, groups=2), nn.Conv2d(6, 1, 1))
     families = _families(model, 1, 1, 2, 2)
     assert _slices(families["0"])["0.weight", 0] == [[0, 2], [1, 3]]
     assert _slices(families["0"])["1.weight", 1] == [[0], [1]]

@@ -1,5 +1,6 @@
 """Labels follow layout operations exactly as the data would."""
 
+import itertools
 import math
 
 import numpy as np
@@ -22,7 +23,7 @@ def _reshapes(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
     def cut() -> tuple[int, ...]:
         places = sorted(draw(st.sets(st.integers(0, len(factors)), max_size=4)))
         edges = [0, *places, len(factors)]
-        return tuple(math.prod(factors[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+        return tuple(math.prod(factors[a:b]) for a, b in itertools.pairwise(edges))
 
     return cut(), cut()
 

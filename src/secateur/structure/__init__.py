@@ -1,6 +1,7 @@
 """Floor 1: what a model is made of and what it costs."""
 
 from secateur.structure._cost import Cost, Factor, Polynomial, Term
+from secateur.structure._proof import prove
 from secateur.structure._structure import (
     Decision,
     Family,
@@ -13,7 +14,6 @@ from secateur.structure._structure import (
     Stub,
     TensorInfo,
 )
-from secateur.structure._proof import prove
 from secateur.structure._trace import trace
 
 __all__ = [

@@ -206,7 +206,7 @@ def _term(coefficient: float, factors: Sequence[Factor], layers: tuple[int, ...]
 def _factor(solution: Solution, units: Units, ids: Ids) -> Factor:
     family = units.family[solution.component[ids]]
     free = family[family >= 0]
-    counts = np.bincount(free, minlength=len(units.sizes)) if len(free) else []
+    counts = np.bincount(free, minlength=len(units.sizes)).tolist()
     return Factor(
         fixed=float(len(family) - len(free)),
         multiplicity=tuple(

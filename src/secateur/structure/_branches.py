@@ -1,12 +1,12 @@
-"""Finds residual branches: what one operand of an addition owns alone, and how it can be cut out."""
+"""Finds residual branches: what one operand of an addition owns alone, and how it can go."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from secateur.structure._stubs import plan_stubs
 from secateur.structure._structure import Fixed, Layer, Reason, TensorInfo
+from secateur.structure._stubs import plan_stubs
 from secateur.structure._tape import Node, Tape
 
 _ADDITIONS = {"aten.add", "aten.add_"}

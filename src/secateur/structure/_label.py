@@ -121,7 +121,13 @@ def reshaped(label: Label, old: Sequence[int], new: Sequence[int]) -> Label:
 def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Match the axes of two shapes of equal size in the finest groups of equal products.
 
-    Axes of size 1 are matched one to one where both sides have one, else they join the group before.
+    Args:
+        old: Shape before.
+        new: Shape after.
+
+    Returns:
+        (axes before, axes after) a group; axes of size 1 are matched one to one where both sides
+        have one, else they join a neighbouring group.
     """
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0

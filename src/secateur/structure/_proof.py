@@ -2,15 +2,14 @@
 
 Right shapes are no proof: an uncoarsened channel shuffle runs, with the wrong channels. So the
 smaller model is traced again with its positions labelled by their original ids. Every edge of the
-new trace must join ids of one original unit, every operation must meet the ids it met before, in the
-same order and without those that are gone, nothing that was free may have become fixed, and every
-number that changes values must have been there before.
+new trace must join ids of one original unit, every operation must meet the ids it met before, in
+order and without those that are gone, nothing that was free may have become fixed, and every number
+that changes values must have been there before.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,9 +163,17 @@ def _wrong_place(tape: Tape, places: Places, variant: Variant) -> Violation | No
 
 
 def _differs(before: Label, after: Label, variant: Variant) -> bool:
-    """Compare a label with what should have become of it, last units by unit only.
+    """Tell whether a label is not what should have become of it, last units by unit only.
 
     With one unit left an axis may have lost its label, and another id may stand for the unit.
+
+    Args:
+        before: Label of the original.
+        after: Label at the new size.
+        variant: What should have become of it.
+
+    Returns:
+        True where they differ.
     """
     evidence = variant.evidence
     expected, found = variant.expected(before), after.ids

@@ -69,7 +69,7 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
 def _components(count: int, a: Ids, b: Ids) -> NDArray[np.int64]:
     graph = coo_matrix((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
     _, component = connected_components(graph, directed=False)
-    return component.astype(np.int64)
+    return np.asarray(component, dtype=np.int64)
 
 
 def _coarsened(

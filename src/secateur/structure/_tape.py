@@ -1,4 +1,4 @@
-"""What one traced forward pass leaves behind: ids, edges between them, and the graph of operations."""
+"""What one traced forward pass leaves behind: ids, edges between them, and a graph."""
 
 from __future__ import annotations
 

@@ -78,7 +78,8 @@ def as_example(example_inputs: Any) -> Example:
     """Turn what users pass as example inputs into positional and keyword arguments.
 
     Args:
-        example_inputs: A tensor, a tuple or list of positional arguments, or a dict of keyword ones.
+        example_inputs: A tensor, a tuple or list of positional arguments, or a dict of keyword
+            ones.
 
     Returns:
         Positional and keyword arguments.

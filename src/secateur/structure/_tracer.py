@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-import secateur
 from secateur.errors import TraceError
 from secateur.nn import SlimMultiheadAttention
 from secateur.structure._tape import Info, ModuleCall, Node, Tape
 from secateur.structure.rules import RULES, Call, Rule, attach_info, info_of, pointwise
 
-_OWN_CODE = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, secateur.__file__))
+_OWN_CODE = tuple(
+    f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1])
+)
 _MAX_VALUE_ELEMENTS = 2_000_000
 _RANDOM = ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial")
 _RESHAPING = {"view", "_unsafe_view", "expand", "slice", "split", "split_with_sizes", "select"}
@@ -51,7 +52,7 @@ class Tracer(TorchDispatchMode):
     """
 
     def __init__(self, tape: Tape) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tape = tape
         self.stack: list[int] = []
         self._rules: dict[Any, Rule] = {}
@@ -75,8 +76,9 @@ class Tracer(TorchDispatchMode):
         if not tensors:
             kwargs = _accepted(func, kwargs)
         out = self._out(func, args, kwargs, value)
+        twins = [t for t, i in zip(tensors, infos, strict=True) if i.tensor and i.node is None]
         for result in _results(out):
-            if not any(result is t and i.tensor and i.node is None for t, i in zip(tensors, infos)):
+            if all(result is not stored for stored in twins):
                 self._sign(result, node, value)
         return out
 
@@ -268,7 +270,7 @@ class Stage:
         self._paths = {id(module): path for path, module in model.named_modules()}
 
     @contextlib.contextmanager
-    def open(self, *, training: bool) -> Iterator[None]:
+    def open(self, *, training: bool) -> Generator[None]:
         """Exchange tensors for twins and set the mode; undo everything on the way out."""
         saved = [(m, dict(m.__dict__), type(m)) for m in self.model.modules()]
         fastpath = torch.backends.mha.get_fastpath_enabled()

@@ -107,7 +107,7 @@ def larger(evidence: Evidence, families: Sequence[Family]) -> Variant:
         for axis in label.axes:
             others = tuple(a for a in range(found.ndim) if a != axis)
             along = (found < count) & twinned[found % count]
-            found = doubled(found, axis, along.all(axis=others))
+            found = doubled(found, axis, np.asarray(along.all(axis=others)))
         return found
 
     extended = Evidence(

@@ -1,17 +1,31 @@
 """What every kind of ATen operation does to labels, one file a kind."""
 
-from secateur.structure.rules import (
-    _attention,
-    _contraction,
-    _convolution,
-    _indexing,
-    _joining,
-    _layout,
-    _norm,
-    _pooling,
-    _reduction,
-)
+from secateur.structure.rules._attention import attention
+from secateur.structure.rules._contraction import product
+from secateur.structure.rules._convolution import convolution
+from secateur.structure.rules._indexing import index
+from secateur.structure.rules._joining import concatenate
+from secateur.structure.rules._layout import view
+from secateur.structure.rules._norm import layer_norm
 from secateur.structure.rules._pointwise import pointwise
+from secateur.structure.rules._pooling import spatial
+from secateur.structure.rules._reduction import reduction
 from secateur.structure.rules._registry import RULES, Call, Rule, attach_info, info_of
 
-__all__ = ["RULES", "Call", "Rule", "attach_info", "info_of", "pointwise"]
+__all__ = [
+    "RULES",
+    "Call",
+    "Rule",
+    "attach_info",
+    "attention",
+    "concatenate",
+    "convolution",
+    "index",
+    "info_of",
+    "layer_norm",
+    "pointwise",
+    "product",
+    "reduction",
+    "spatial",
+    "view",
+]

@@ -83,7 +83,7 @@ def _multiplied(
     b = _framed(right_labels, right_shape, batch, [k] + ([m] if column else []))
     weight = None if stored[0] == stored[1] else (0 if stored[0] else 1)
     labels = contract(call.tape, a, b, frozenset((k,)), weight)
-    target = list(range(batch)) + [-1, -1, -1]
+    target = [*range(batch), -1, -1, -1]
     if row:
         target[n] = batch
     if column:

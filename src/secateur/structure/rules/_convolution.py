@@ -51,6 +51,15 @@ def _grouping(call: Call, weight: Tensor, groups: int, transposed: bool) -> Grou
     """Classify a convolution; a smaller model is read as the one it was cut from.
 
     With one channel left in every group the shapes alone no longer tell.
+
+    Args:
+        call: The call that is being traced.
+        weight: Weight of the convolution.
+        groups: Number of groups.
+        transposed: Whether the axes of the weight are (in, out).
+
+    Returns:
+        How its groups relate to units.
     """
     name = info_of(weight).tensor
     if name is not None and name in call.tape.groupings:
@@ -69,7 +78,7 @@ def _grouping(call: Call, weight: Tensor, groups: int, transposed: bool) -> Grou
 def _channels(
     call: Call, x: Tensor, weight: Tensor, transposed: bool, groups: int, positions: int
 ) -> list[Label]:
-    """Couple input channels, weight and output channels; labels of the result on (batch, channel)."""
+    """Couple input channels, weight and output channels; labels are on (batch, channel)."""
     tape = call.tape
     spatial = range(2, x.ndim)
     inputs = []
@@ -120,6 +129,16 @@ def _weight_frame(
     """Place a label on one channel axis of a weight in the frame B G O C S.
 
     The axis counted over all groups is the output's, in a transposed convolution the input's.
+
+    Args:
+        label: The label.
+        in_axis: Axis of input channels.
+        groups: Number of groups.
+        transposed: Whether the axes of the weight are (in, out).
+        grouping: How groups relate to units.
+
+    Returns:
+        The label in the frame.
     """
     ids = label.ids.reshape(-1)
     axis = min(label.axes)

@@ -48,7 +48,7 @@ def gather(call: Call) -> Tensor:
 def index(call: Call) -> Tensor:
     """Advanced indexing: indexed axes are fixed, the others keep their units."""
     x, indices = call.args[0], call.args[1]
-    out = call.run()
+    out: Tensor = call.run()
     indexed = [a for a, i in enumerate(indices) if i is not None]
     labels = _fixed_along(call, call.labels(), indexed)
     width = _broadcast_ndim([i for i in indices if i is not None])

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from secateur.structure._label import Label, outermost, reshaped
-from secateur.structure.rules._registry import Call, info_of, positive_axes, rule
+from secateur.structure.rules._registry import Call, positive_axes, rule
 
 _SIZED = {
     "view", "reshape", "unflatten", "expand", "split", "split_with_sizes", "narrow", "__getitem__",
@@ -58,7 +58,7 @@ def record_joint(call: Call, before: Label, after: Label) -> None:
 
 
 def doubt_sizes(call: Call, labels: Sequence[Label]) -> None:
-    """Note that the model itself gave labelled axes a size, which may be a number kept somewhere."""
+    """Note that the model itself gave labelled axes a size, which it may keep as a number."""
     name, arguments = call.tape.function
     if name not in _SIZED:
         return
@@ -85,7 +85,7 @@ def transpose_matrix(call: Call) -> Tensor:
 @rule("transpose", "transpose_", "swapaxes", "swapdims")
 def transpose(call: Call) -> Tensor:
     """Swap two axes."""
-    out = call.run()
+    out: Tensor = call.run()
     if out.ndim == 0:
         return out
     a, b = call.args[1] % out.ndim, call.args[2] % out.ndim
@@ -194,11 +194,7 @@ def slice_axis(call: Call) -> Tensor:
     source = call.args[0]
     axis = call.arg(1, "dim", 0) % source.ndim
     size = source.shape[axis]
-    start, stop, step = (
-        call.arg(2, "start") or 0,
-        call.arg(3, "end"),
-        call.arg(4, "step", 1),
-    )
+    start, step = call.arg(2, "start") or 0, call.arg(4, "step", 1)
     out = call.run()
     if out.shape == source.shape:
         return call.keep_name(call.put(out, call.labels()))
@@ -301,7 +297,7 @@ def repeat_interleave(call: Call) -> Tensor:
     """Repeat each index of an axis a fixed number of times."""
     source, times = call.args[0], call.arg(1, "repeats")
     axis = call.arg(2, "dim")
-    out = call.run()
+    out: Tensor = call.run()
     if not isinstance(times, int) or axis is None:
         call.tape.freeze(call.labels(), "is repeated a varying number of times")
         return out
@@ -359,7 +355,7 @@ def _shuffle(
 def strided(call: Call) -> Tensor:
     """Address memory in a pattern that labels cannot follow on labelled axes of equal shape."""
     source = call.args[0]
-    out = call.run()
+    out: Tensor = call.run()
     name = call.func._schema.name.removeprefix("aten::")
     if name in {"tril", "triu"} and not any(
         x.axes & {source.ndim - 1, source.ndim - 2} for x in call.labels()

@@ -1,4 +1,4 @@
-"""Normalisations: which of them treat every channel alone, and which mix channels in a statistic."""
+"""Normalisations: some treat every channel alone, others mix channels in a statistic."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def batch_norm(call: Call) -> Any:
 @rule("native_layer_norm", "layer_norm")
 def layer_norm(call: Call) -> Any:
     """Normalise over the last axes; units on those axes share a statistic."""
-    x, shape = call.args[0], call.args[1]
+    shape = call.args[1]
     return _normalised(call, len(shape), [call.arg(2, "weight"), call.arg(3, "bias")])
 
 

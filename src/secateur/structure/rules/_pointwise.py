@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from secateur.structure._coupling import couple
-from secateur.structure.rules._registry import Call, attach_info, info_of, rule
 from secateur.structure._tape import Info
+from secateur.structure.rules._registry import Call, attach_info, info_of, rule
 
 
 @rule(
@@ -79,7 +79,7 @@ def constant(call: Call) -> Tensor:
 
 
 @rule("copy_")
-def overwrite(call: Call) -> Tensor:
+def overwrite(call: Call) -> Any:
     """Overwrite a tensor. A view writes into its base, whose labels must already agree."""
     target, source = call.args[0], call.args[1]
     if target._base is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from secateur.structure._coupling import reduced
@@ -47,8 +48,6 @@ def _without_spatial(call: Call, labels: Iterable[Label], axes: Iterable[int]) -
 @rule("constant_pad_nd", "pad")
 def constant_pad(call: Call) -> Tensor:
     """Pad axes with a constant; padded positions belong to no unit."""
-    import numpy as np
-
     x = call.args[0]
     amounts = call.args[1]
     widths = [(0, 0)] * x.ndim
@@ -66,4 +65,5 @@ def constant_pad(call: Call) -> Tensor:
 def patches(call: Call) -> Tensor:
     """Gather patches into channels: every channel becomes as many as the patch has positions."""
     call.tape.freeze(call.labels(), "is unfolded into patches")
-    return call.run()
+    out: Tensor = call.run()
+    return out

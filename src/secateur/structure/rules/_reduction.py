@@ -65,7 +65,7 @@ def _axes_and_keepdim(call: Call) -> tuple[frozenset[int], bool]:
     axes = given.get("dim")
     if isinstance(axes, bool):
         axes = None
-    return positive_axes(axes, x.ndim), bool(given.get("keepdim", False))
+    return positive_axes(axes, x.ndim), bool(given.get("keepdim"))
 
 
 def _finish(call: Call, labels: Sequence[Label], axes: frozenset[int], keepdim: bool) -> Any:
