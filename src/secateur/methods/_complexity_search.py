@@ -347,6 +347,7 @@ class ComplexitySearch:
         if self._terms.target is None:
             candidate_S &= self._chance() <= 0.5
         self._take_away(candidate_S)
+        self._level_S = torch.where(self._alive(), float(self.schedule.patience), 0.0).double()
 
     def _take_away(self, candidate_S: Tensor) -> None:
         """Condemn candidates; with a target never so many that the network ends below it."""

@@ -68,6 +68,7 @@ class Prober:
         self._target = self._statistics.measured.choose(
             Situation(
                 step=step,
+                number=step // self._schedule.interval,
                 layers_L=alive_S[num_units:].cpu() & self._layers,
                 families_F=families_F,
                 phi_L=chance_S[num_units:].cpu(),

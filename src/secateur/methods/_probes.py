@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SUBSET_SHARE = 1 / 8
+SUBSET_SHARE = 1 / 16
 _LAYER_MEMORY = 4
 _FAMILY_DECAY = 0.8
 _PRIOR = 0.5
-_FACTORS = (0.1, 10.0)
-_LAYER_WEIGHT = 3.0
+_FACTORS = (0.1, 1000.0)
+_TINY = 1e-12
+_FAMILY_TURN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class Situation:
 
     Attributes:
         step: Optimizer steps so far.
+        number: Probes so far.
         layers_L: True for layers that can be probed.
         families_F: True for families that can be probed.
         phi_L: Probabilities of the layers.
@@ -50,6 +52,7 @@ class Situation:
     """
 
     step: int
+    number: int
     layers_L: Tensor
     families_F: Tensor
     phi_L: Tensor
@@ -70,11 +73,12 @@ class Measurements:
         self.rise_L, self.variance_L = zeros_L.clone(), zeros_L.clone()
         self.count_L, self.last_L = zeros_L.clone(), zeros_L.clone()
         self.last_F = torch.zeros(num_families, dtype=torch.float64)
-        # Decayed sums over a family's probes: measured, predicted, number.
-        self.sums_F3 = torch.zeros(num_families, 3, dtype=torch.float64, device=device)
+        # Decayed sums over a family's probes: measured over predicted, and number. Each probe
+        # counts the same: the prediction may shrink a hundredfold while a network learns.
+        self.sums_F2 = torch.zeros(num_families, 2, dtype=torch.float64, device=device)
 
     def choose(self, now: Situation) -> Target | None:
-        """Return the structure that has waited longest, uncertain layers counted as waiting more.
+        """Return what has waited longest: a family every third time, else a layer.
 
         Args:
             now: What can be probed, and what is known.
@@ -82,27 +86,23 @@ class Measurements:
         Returns:
             The next target, or None if there is nothing to probe.
         """
-        waited_F = now.step - self.last_F + 1
-        waited_L = (now.step - self.last_L + 1) * self._urgency(now)
-        waiting = torch.cat(
-            [
-                torch.where(now.layers_L, waited_L, -1.0),
-                torch.where(now.families_F, waited_F, -1.0),
-            ]
-        )
-        if len(waiting) == 0 or float(waiting.max()) < 0:
+        any_layer, any_family = bool(now.layers_L.any()), bool(now.families_F.any())
+        if any_family and (now.number % _FAMILY_TURN == 0 or not any_layer):
+            family = int(torch.where(now.families_F, now.step - self.last_F + 1, 0).argmax())
+            self.last_F[family] = now.step
+            return Target(family=family)
+        if not any_layer:
             return None
-        number, num_layers = int(waiting.argmax()), len(self.rise_L)
-        if number < num_layers:
-            self.last_L[number] = now.step
-            return Target(layer=number)
-        self.last_F[number - num_layers] = now.step
-        return Target(family=number - num_layers)
+        waited_L = (now.step - self.last_L + 1) * self._urgency(now)
+        layer = int(torch.where(now.layers_L, waited_L, 0).argmax())
+        self.last_L[layer] = now.step
+        return Target(layer=layer)
 
     def _urgency(self, now: Situation) -> Tensor:
+        """Weigh waiting: more where measurements scatter by a price, and where a layer may go."""
         error_L = (self.variance_L / self.count_L.clamp(1, _LAYER_MEMORY)).sqrt()
         doubt_L = torch.where(now.price_L > 0, error_L / now.price_L, 0.0).clamp(max=2)
-        return _LAYER_WEIGHT * (1 + doubt_L + 2 * (1 - now.phi_L))
+        return 1 + doubt_L + 2 * (1 - now.phi_L)
 
     def add_layer(self, layer: int, rise: float) -> None:
         """Take in the measured rise of a layer, in nats; recent measurements count more."""
@@ -131,15 +131,14 @@ class Measurements:
         subset_U = subset_U & gradient_U.isfinite()
         second_order = rise + torch.where(subset_U, gradient_U, 0.0).sum()
         predicted = torch.where(subset_U, curvature_U, 0.0).sum() / 2
-        sample = torch.stack([second_order, predicted, torch.ones_like(predicted)])
-        self.sums_F3[family] = _FAMILY_DECAY * self.sums_F3[family] + sample
+        ratio = (second_order / predicted.clamp(min=_TINY)).clamp(0, _FACTORS[1])
+        sample = torch.stack([ratio, torch.ones_like(ratio)])
+        self.sums_F2[family] = _FAMILY_DECAY * self.sums_F2[family] + sample
 
     def factor(self) -> Tensor:
         """Return what each family's curvature is multiplied with, ``[F]``; 1 until measured."""
-        measured_F, predicted_F, num_F = self.sums_F3.unbind(dim=1)
-        prior_F = _PRIOR * predicted_F / num_F.clamp(min=1e-9)
-        factor_F = (measured_F + prior_F) / (predicted_F + prior_F)
-        return torch.where(predicted_F > 0, factor_F, 1.0).clamp(*_FACTORS)
+        ratio_F, num_F = self.sums_F2.unbind(dim=1)
+        return ((ratio_F + _PRIOR) / (num_F + _PRIOR)).clamp(*_FACTORS)
 
 
 def random_subset(open_U: Tensor, num: int, generator: torch.Generator) -> Tensor:

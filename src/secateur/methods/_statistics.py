@@ -19,7 +19,7 @@ from secateur.methods._probes import Measurements
 from secateur.methods._protocol import State, tensor_of
 from secateur.structure import Structure
 
-_MEASURED = ("rise_L", "variance_L", "count_L", "last_L", "last_F", "sums_F3")
+_MEASURED = ("rise_L", "variance_L", "count_L", "last_L", "last_F", "sums_F2")
 
 
 class Statistics:

@@ -87,11 +87,11 @@ def calibration(structure: Structure, measured: Measurements) -> dict[str, objec
         the loss in nats without each measured layer.
     """
     factors = zip(
-        structure.families, measured.factor().tolist(), measured.sums_F3.tolist(), strict=True
+        structure.families, measured.factor().tolist(), measured.sums_F2.tolist(), strict=True
     )
     rises = zip(structure.layers, measured.rise_L.tolist(), measured.count_L.tolist(), strict=True)
     return {
-        "factor": {family.name: factor for family, factor, sums in factors if sums[2] > 0},
+        "factor": {family.name: factor for family, factor, sums in factors if sums[1] > 0},
         "layers": {layer.name: rise for layer, rise, count in rises if count > 0},
     }
 
