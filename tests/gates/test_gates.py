@@ -326,9 +326,10 @@ def test_two_gates_on_one_parameter_each_see_the_other_as_drawn(layer_on):
     assert_close(gates.gradients(), expected)
 
 
-def test_units_of_two_families_behind_a_concatenation_share_one_axis():
+def two_families_on_one_axis(first: list[int], second: list[int]) -> Built:
+    """Linear(5, 3) whose inputs belong to two families of two units each."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 3))
+    model = nn.Sequential(nn.Linear(5, 3)).double()
     base = mlp().structure
     tensors = {
         name: type(base.tensors["0.weight"])(
@@ -340,7 +341,7 @@ def test_units_of_two_families_behind_a_concatenation_share_one_axis():
         Family(
             name=name,
             kind="channel",
-            num_units=len(index),
+            num_units=2,
             members=(
                 Member(
                     tensor="0.weight",
@@ -350,15 +351,52 @@ def test_units_of_two_families_behind_a_concatenation_share_one_axis():
                 ),
             ),
         )
-        for name, index in [("a", [0, 1]), ("b", [3, 4])]
+        for name, index in [("a", first), ("b", second)]
     )
     structure = Structure(
         families=families, layers=(), fixed=(), tensors=tensors, cost=base.cost, example=((), {})
     )
-    gates = Gates(model, structure, structure.everything())
-    gates.close_(torch.tensor([False, True, True, False]), torch.ones(0, dtype=torch.bool))
-    zero = (model[0].weight == 0).all(dim=0)
-    assert zero.tolist() == [True, False, False, False, True]
+    return Built(model, structure, torch.randn(2, 5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("second", [[3, 4], [1, 2]])
+def test_units_of_two_families_on_one_axis_close_their_own_positions(second):
+    built = two_families_on_one_axis([0, 1], second)
+    draw = torch.tensor([False, True, True, False]), torch.ones(0, dtype=torch.bool)
+    expected = autograd_by_input(built, draw[0], [0, 1], second)
+    gates = Gates(built.model, built.structure, built.structure.everything())
+    gates.close_(*draw)
+    zero = (built.model[0].weight == 0).all(dim=0)
+    assert zero.nonzero().flatten().tolist() == [0, second[1]]
+    run(built)
+    assert_close(gates.gradients()[0], expected)
+
+
+def autograd_by_input(built: Built, units_on, first, second) -> torch.Tensor:
+    """Gates on the inputs instead of the weights: position by position the same product."""
+    gate_U = units_on.double().requires_grad_()
+    factors = [torch.ones((), dtype=torch.float64) for _ in range(5)]
+    for unit, position in enumerate([*first, *second]):
+        factors[position] = factors[position] * gate_U[unit]
+    output = built.model(built.example * torch.stack(factors))
+    loss = nn.functional.cross_entropy(output, torch.arange(2) % 3)
+    return torch.autograd.grad(loss, gate_U)[0]
+
+
+def test_a_step_without_a_draw_follows_one_with_a_draw_untouched():
+    built = mlp()
+    gates = Gates(built.model, built.structure, built.structure.everything())
+    units, layers = everything_on(built.structure)
+    gates.close_(~units, layers)
+    run(built)
+    gates.open_()
+    gates.zero_closed_gradients_()
+    built.model.zero_grad()
+    run(built)
+    before = built.model[4].weight.grad.clone()
+    gates.zero_closed_gradients_()
+    assert before.any()
+    assert torch.equal(built.model[4].weight.grad, before)
 
 
 def test_a_parameter_without_a_gradient_counts_nothing():

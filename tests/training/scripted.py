@@ -37,6 +37,7 @@ class Scripted:
     rises: list = field(default_factory=list)
     gone: list = field(default_factory=list)
     num_draws: int = 0
+    numbers: list = field(default_factory=list)
 
     def begin(self, structure, *, total_steps, steps_per_epoch, generator, device):
         self.structure = structure
@@ -45,6 +46,7 @@ class Scripted:
 
     def draw(self) -> Draw | None:
         self.num_draws += 1
+        self.numbers.append(float(torch.rand((), generator=self.generator, device="cpu")))
         return self.draws if isinstance(self.draws, Draw) else self.draws.get(self.step)
 
     def probe(self) -> Draw | None:

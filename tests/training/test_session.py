@@ -210,6 +210,7 @@ def test_a_resumed_run_goes_on_where_the_first_one_stopped():
         train_step(fresh.model, second, batch(step))
     assert_same(weights_of(fresh.model), weights_of(whole.model))
     assert again.training_macs_share == session.training_macs_share
+    assert again.search.numbers == session.search.numbers[4:]
     assert again.events[0]["event"] == "start"
     assert again.events[0]["step"] == 4
     assert again.state_dict()["num_events"] == session.state_dict()["num_events"] + 1
