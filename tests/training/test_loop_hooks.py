@@ -4,8 +4,9 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -224,14 +225,16 @@ def test_evaluation_between_forward_and_update_sees_the_deterministic_network():
     optimizer.step()
 
 
-def test_evaluation_between_forward_and_backward_does_not_disturb_the_gradients():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_evaluation_between_forward_and_backward_does_not_disturb_the_gradients(mode):
     built = residual()
     draw = all_but(built.structure, units=(1,), layers=(1,))
     expected = gradients_by_hand(built, draw, batch())
     start(built, Scripted(draws=draw))
     loss = F.cross_entropy(built.model(batch()), labels_of(batch()))
     built.model.eval()
-    built.model(batch())
+    with mode():
+        built.model(batch())
     built.model.train()
     loss.backward()
     for name, parameter in built.model.named_parameters():
@@ -362,6 +365,31 @@ def test_hooks_see_calls_through_data_parallel_wrappers():
     _, optimizer = start(built, method, wrapper=wrapper)
     train_step(wrapper, optimizer, batch())
     assert len(method.observed) == len(method.rises) == 1
+
+
+@pytest.fixture
+def one_process():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize("find_unused", [False, True])
+def test_a_distributed_model_is_gated_and_measured_like_the_plain_one(find_unused):
+    plain, built = residual(), residual()
+    draw = all_but(built.structure, units=(1,), layers=(1,))
+    probes = {1: all_but(built.structure, layers=(0,))}
+    ours, theirs = Scripted(draws=draw, probes=probes), Scripted(draws=draw, probes=probes)
+    wrapper = DistributedDataParallel(built.model, find_unused_parameters=find_unused)
+    _, first = start(plain, ours)
+    _, second = start(built, theirs, wrapper=wrapper)
+    for _ in range(3):
+        train_step(plain.model, first, batch())
+        train_step(wrapper, second, batch())
+    assert len(theirs.rises) == 1
+    assert theirs.rises == ours.rises
+    assert_same(weights_of(built.model), weights_of(plain.model))
 
 
 def test_a_compiled_model_is_gated_like_the_plain_one():

@@ -102,7 +102,7 @@ class Window:
         if _is_distributed():
             # Every process probes in the same steps. Decisions depend on the figure, so that it
             # must be the same everywhere.
-            rise = rise.to(_communication_device(self.rise))
+            rise = rise.to(_communication_device())
             distributed.all_reduce(rise)
         total, count = rise.tolist()
         return total / count if count else None
@@ -116,7 +116,7 @@ def _is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def _communication_device(rise: Tensor | None) -> torch.device:
+def _communication_device() -> torch.device:
     if distributed.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
