@@ -34,7 +34,16 @@ class Gates:
         live: What is left of it.
 
     Example:
-        >>> gates = Gates(model, structure, structure.everything())  # doctest: +SKIP
+        >>> from secateur.structure import trace
+        >>> net = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> structure = trace(net, torch.zeros(1, 8))
+        >>> gates = Gates(net, structure, structure.everything())
+        >>> gates.close_(torch.tensor([False, True, True, True]), torch.ones(0, dtype=torch.bool))
+        >>> net[2].weight.any(dim=0).tolist()
+        [False, True, True, True]
+        >>> gates.open_()
+        >>> net[2].weight.any(dim=0).tolist()
+        [True, True, True, True]
     """
 
     def __init__(self, model: nn.Module, structure: Structure, live: Live) -> None:
