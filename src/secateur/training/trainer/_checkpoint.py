@@ -81,7 +81,7 @@ def read_checkpoint(run: Path) -> dict[str, Any]:
     """
     folder = run / FOLDER
     try:
-        text = (folder / STATE).read_text(encoding="utf-8")
+        text = (folder / STATE).read_bytes()
     except FileNotFoundError as error:
         raise StorageError(
             f"{run} holds no checkpoint, so the run cannot be resumed. "

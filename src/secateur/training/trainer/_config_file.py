@@ -94,7 +94,7 @@ def write_config(config: Config) -> str:
 
 def _assignment(name: str, value: object) -> str:
     # JSON's texts, numbers, truth values and flat lists are spelled the same in TOML, but for DEL.
-    return f"{name} = {json.dumps(value, ensure_ascii=True).replace(chr(127), chr(92) + 'u007f')}"
+    return f"{name} = {json.dumps(value, ensure_ascii=False).replace(chr(127), chr(92) + 'u007f')}"
 
 
 def _apply(table: Table, override: str) -> None:
@@ -145,10 +145,10 @@ _ALLOWED = {
     "bool_type": "true or false",
     "list_type": "a list",
     "model_type": "a section with settings",
-    "greater_than": "a number greater than {gt}",
-    "greater_than_equal": "a number of at least {ge}",
-    "less_than": "a number less than {lt}",
-    "less_than_equal": "a number of at most {le}",
+    "greater_than": "a number greater than {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "less_than": "a number less than {lt:g}",
+    "less_than_equal": "a number of at most {le:g}",
     "finite_number": "a finite number",
 }
 

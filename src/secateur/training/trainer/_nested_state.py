@@ -50,7 +50,14 @@ def unflatten(tree: Json, tensors: Mapping[str, Tensor]) -> Any:
     """
     try:
         return _unflatten(tree, tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+    except (
+        LookupError,
+        StopIteration,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        RecursionError,
+    ) as error:
         raise StorageError(
             f"A saved state is damaged ({type(error).__name__}: {error}). "
             "Restore the checkpoint from a copy, or start the run again."
@@ -97,8 +104,9 @@ def _unflatten(node: Json, tensors: Mapping[str, Tensor]) -> Any:
 
 def _axis_order(tensor: Tensor) -> tuple[int, ...]:
     """Return the axes of a tensor as they lie in memory, the slowest first."""
-    strides = tensor.stride()
-    return tuple(sorted(range(tensor.ndim), key=lambda axis: -strides[axis]))
+    strides, shape = tensor.stride(), tensor.shape
+    # An axis of size 1 may have the stride of another axis; then it is the faster one.
+    return tuple(sorted(range(tensor.ndim), key=lambda axis: (-strides[axis], -shape[axis])))
 
 
 def _laid_out(stored: Tensor, order: list[int]) -> Tensor:
