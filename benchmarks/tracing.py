@@ -1,0 +1,113 @@
+"""Trace and first removal, against Torch-Pruning's construction and first step, in one process.
+
+    python benchmarks/tracing.py [--repeat N]
+
+Both remove about a tenth of the units, chosen at random, from the same untrained torchvision models
+on one thread. Secateur's time leaves the proof check out (it is shown beside); Torch-Pruning has
+none. Both run with their defaults: the work is alike, not equal, since each finds other groups.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+import torch_pruning
+import torchvision
+from _machine import describe
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+import secateur
+from secateur.structure import Decision, Structure, prove
+from secateur.surgery import cut_
+
+MODELS = {
+    "resnet50": 0.4,
+    "mobilenet_v3_small": 1.0,
+    "vit_b_16": 0.3,
+    "densenet121": 0.1,
+}
+SHARE = 0.1
+
+
+def random_tenth(structure: Structure) -> Decision:
+    """Choose a tenth of every family."""
+    generator = torch.Generator().manual_seed(0)
+    return Decision(
+        units={
+            number: torch.randperm(family.num_units, generator=generator)[
+                : min(max(1, round(SHARE * family.num_units)), family.num_units - 1)
+            ]
+            for number, family in enumerate(structure.families)
+        }
+    )
+
+
+def ours(model: nn.Module, example: torch.Tensor) -> tuple[float, float]:
+    """Return seconds for trace and removal, and for the proof check."""
+    start = time.perf_counter()
+    structure = secateur.trace(model, example)
+    live, _ = cut_(model, structure, structure.everything(), random_tenth(structure), proof=False)
+    middle = time.perf_counter()
+    prove(model, structure, live)
+    return middle - start, time.perf_counter() - middle
+
+
+def theirs(model: nn.Module, example: torch.Tensor) -> float:
+    """Return seconds for building the pruner and one step."""
+    start = time.perf_counter()
+    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    pruner = torch_pruning.pruner.BasePruner(
+        model,
+        example,
+        importance=torch_pruning.importance.RandomImportance(),
+        pruning_ratio=SHARE,
+        ignored_layers=[last],
+    )
+    pruner.step()
+    return time.perf_counter() - start
+
+
+def median_of(repeat: int, run: Callable[[], tuple[float, ...]]) -> tuple[float, ...]:
+    """Return the median of each figure over some runs, after one that does not count."""
+    run()
+    return tuple(statistics.median(column) for column in zip(*(run() for _ in range(repeat))))
+
+
+def main() -> None:
+    """Run the comparison and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=5, help="counted runs of each (median)")
+    repeat = parser.parse_args().repeat
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    table = Table(
+        "model", "trace + removal s", "proof s", "Torch-Pruning s", "ratio", "target", "units"
+    )
+    example = torch.randn(1, 3, 224, 224)
+    for name, target in MODELS.items():
+        model = torchvision.models.get_model(name, weights=None).eval()
+        units = secateur.trace(model, example).num_units
+        mine, proof = median_of(repeat, lambda m=model: ours(copy.deepcopy(m), example))
+        (other,) = median_of(repeat, lambda m=model: (theirs(copy.deepcopy(m), example),))
+        table.add_row(
+            name,
+            f"{mine:.3f}",
+            f"{proof:.3f}",
+            f"{other:.3f}",
+            f"{mine / other:.2f}",
+            f"<= {target}",
+            f"{units:,}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(describe(("torch", "torchvision", "torch-pruning")))
+
+
+if __name__ == "__main__":
+    main()
