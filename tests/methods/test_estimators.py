@@ -25,6 +25,7 @@ from secateur.methods._estimators import (
 from tests.methods.loop import close, gate_gradients, restore
 from tests.structures import convnet, mlp
 
+
 def hessian(loss):
     """Second derivatives by differences of slopes; torch.func.hessian warns on every call."""
     step_SS = 1e-5 * torch.eye(9, dtype=torch.float64)

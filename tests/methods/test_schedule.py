@@ -24,9 +24,7 @@ def test_in_a_short_run_a_useless_structure_still_has_time_to_go(total_steps):
 
 
 def test_given_numbers_are_taken():
-    when = plan(
-        total_steps=100, steps_per_epoch=None, settle_at=0.5, warmup=3, patience=9, hold=2
-    )
+    when = plan(total_steps=100, steps_per_epoch=None, settle_at=0.5, warmup=3, patience=9, hold=2)
     assert (when.warmup, when.settle, when.patience, when.hold) == (3, 50, 9, 2)
     assert when.epoch == 2
 

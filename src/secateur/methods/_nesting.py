@@ -39,7 +39,9 @@ class Nesting:
             for inner in structure.layers
         ]
         num_layers = len(structure.layers)
-        self._inside_LL = torch.tensor(inside, dtype=torch.bool).reshape(num_layers, num_layers).to(device)
+        self._inside_LL = (
+            torch.tensor(inside, dtype=torch.bool).reshape(num_layers, num_layers).to(device)
+        )
         self._any_layer = num_layers > 0
 
     def seen(self, layers_L: Tensor) -> Tensor:
