@@ -6,7 +6,8 @@ tensors and count equally in every cost factor, so that a cost is a polynomial i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,10 +89,8 @@ def families(
     for (name, axis), ids in tape.ranges.items():
         component = solution.component[ids]
         family = units.family[component]
-        for number in np.unique(family[family >= 0]).tolist():
-            position = np.flatnonzero(family == number)
-            unit = units.unit[component[position]]
-            order = np.argsort(unit, kind="stable")
+        for number, position in _by_family(family):
+            order = np.argsort(units.unit[component[position]], kind="stable")
             index = position[order].reshape(units.sizes[number], -1)
             members[number].append(
                 Member(
@@ -118,6 +117,16 @@ def families(
             )
         )
     return tuple(result)
+
+
+def _by_family(family: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield the families on an axis, each with its positions in ascending order."""
+    order = np.argsort(family, kind="stable")
+    edges = np.flatnonzero(np.diff(family[order], prepend=-2, append=-2))
+    for start, stop in itertools.pairwise(edges.tolist()):
+        number = int(family[order[start]])
+        if number >= 0:
+            yield number, order[start:stop]
 
 
 def _maker(members: Sequence[Member], tensors: Mapping[str, TensorInfo]) -> Member:
@@ -206,13 +215,12 @@ def _term(coefficient: float, factors: Sequence[Factor], layers: tuple[int, ...]
 def _factor(solution: Solution, units: Units, ids: Ids) -> Factor:
     family = units.family[solution.component[ids]]
     free = family[family >= 0]
-    counts = np.bincount(free, minlength=len(units.sizes)).tolist()
+    counts = np.bincount(free, minlength=len(units.sizes))
+    found = np.flatnonzero(counts).tolist()
     return Factor(
         fixed=float(len(family) - len(free)),
         multiplicity=tuple(
-            (number, float(count / units.sizes[number]))
-            for number, count in enumerate(counts)
-            if count
+            (number, float(counts[number] / units.sizes[number])) for number in found
         ),
     )
 

@@ -7,7 +7,9 @@ meet a line which fails there are fixed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import gc
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +58,27 @@ def trace(model: nn.Module, example_inputs: Any, *, allow_inexact: bool = False)
         >>> [(family.name, family.num_units) for family in structure.families]
         [('0', 4)]
     """
-    example = as_example(example_inputs)
+    with _without_collector():
+        return _traced(model, as_example(example_inputs), allow_inexact)
+
+
+@contextlib.contextmanager
+def _without_collector() -> Generator[None]:
+    """Pause the cyclic garbage collector.
+
+    A trace makes many small objects and hardly any garbage, but their number sets off full
+    collections of everything the process holds: half of the time of tracing DenseNet-121.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _traced(model: nn.Module, example: Example, allow_inexact: bool) -> Structure:
     run = _recorded(model, example)
     trial = _Trial(model, example, run, allow_inexact)
     if run.tape.doubts:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.errors import SurgeryError
@@ -53,16 +55,18 @@ def plan_cut(model: nn.Module, structure: Structure, live: Live, after: Live) ->
     emptied = tuple(f"{stub.module}." for layer in gone for stub in layer.stubs)
     slices: dict[str, dict[int, Tensor]] = {}
     traced: dict[str, tuple[int, ...]] = {}
+    gone_before, gone_after = _gone(live), _gone(after)
     for (canonical, axis), members in _changed_axes(structure, live, after):
         info = structure.tensors[canonical]
         name = next((alias for alias in info.aliases if alias in tensors), None)
         if name is None and canonical.startswith(emptied):
             continue
-        before, later = (_mask(info.shape[axis], members, state) for state in (live, after))
+        before = _mask(info.shape[axis], members, gone_before)
+        later = _mask(info.shape[axis], members, gone_after)
         size = None if name is None else tensors[name].shape[axis]
         if name is None or size != int(before.sum()):
             raise SurgeryError(_wrong_state(canonical, axis, size, int(before.sum())))
-        slices.setdefault(name, {})[axis] = later[before].nonzero().flatten()
+        slices.setdefault(name, {})[axis] = torch.from_numpy(np.flatnonzero(later[before]))
         traced[name] = info.shape
     stubs = tuple(_stubs(model, structure, live, after))
     attributes, attentions = _resized(model, tensors, slices, traced)
@@ -86,11 +90,21 @@ def _changed_axes(
         yield key, members[key]
 
 
-def _mask(size: int, members: Iterable[tuple[int, Member]], live: Live) -> Tensor:
+def _gone(live: Live) -> list[NDArray[np.bool_] | None]:
+    """Mark the gone units of every family; None where there are none."""
+    masks = [(~own).numpy() for own in live.units]
+    return [mask if mask.any() else None for mask in masks]
+
+
+def _mask(
+    size: int, members: Iterable[tuple[int, Member]], gone: list[NDArray[np.bool_] | None]
+) -> NDArray[np.bool_]:
     """Mark the original positions along an axis that are left."""
-    mask = torch.ones(size, dtype=torch.bool)
+    mask = np.ones(size, dtype=bool)
     for number, member in members:
-        mask[member.index[~live.units[number]].flatten()] = False
+        own = gone[number]
+        if own is not None:
+            mask[member.index.numpy()[own]] = False
     return mask
 
 

@@ -334,7 +334,7 @@ def shuffle(call: Call) -> Tensor:
 def _shuffle(
     name: str, shape: tuple[int, ...], factor: int
 ) -> tuple[list[int], list[int], frozenset[int]]:
-    """Write a shuffle as a split shape, the order its axes are merged in, and axes of fixed size."""
+    """Write a shuffle as a split shape, the order its axes are merged in, and fixed axes."""
     if name == "aten::pixel_shuffle":
         *batch, c, h, w = shape
         n = len(batch)

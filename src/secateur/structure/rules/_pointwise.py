@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from secateur.structure._coupling import couple
 from secateur.structure._tape import Info
 from secateur.structure.rules._registry import Call, attach_info, info_of, rule
+
+_PLAIN = {
+    f"aten::{name}"
+    for name in (
+        "add", "sub", "mul", "div", "relu", "gelu", "silu", "sigmoid", "tanh", "hardsigmoid",
+        "hardswish", "hardtanh", "leaky_relu", "elu", "mish", "exp", "neg", "sqrt", "rsqrt",
+    )
+}  # fmt: skip
+"""Operations whose floating-point result has the type of its operands."""
 
 
 @rule(
@@ -48,9 +58,30 @@ def pointwise(call: Call) -> Any:
     """Couple all tensor operands under broadcasting; the first of several results is labelled."""
     tensors = [a for a in call.args if isinstance(a, Tensor)]
     if len(tensors) == 1:
-        return _labelled(call, info_of(tensors[0]).labels)
-    ndim = max(t.ndim for t in tensors)
-    return _labelled(call, couple(call.tape, call.operands(tensors, ndim)))
+        labels = info_of(tensors[0]).labels
+    else:
+        ndim = max(t.ndim for t in tensors)
+        labels = couple(call.tape, call.operands(tensors, ndim))
+    largest = _like_result(call, tensors)
+    if largest is not None:
+        return call.put(torch.empty_like(largest), labels)
+    return _labelled(call, labels)
+
+
+def _like_result(call: Call, tensors: list[Tensor]) -> Tensor | None:
+    """Find the operand that the result looks like; the kernels for it are slow Python code."""
+    if call.func._schema.name not in _PLAIN:
+        return None
+    largest = max(tensors, key=Tensor.numel)
+    plain = largest.is_floating_point() and all(t.dtype is largest.dtype for t in tensors)
+    return largest if plain and all(_fits(t, largest) for t in tensors) else None
+
+
+def _fits(tensor: Tensor, largest: Tensor) -> bool:
+    if tensor.ndim > largest.ndim:
+        return False
+    shape = largest.shape[largest.ndim - tensor.ndim :]
+    return all(n in (1, full) for n, full in zip(tensor.shape, shape, strict=True))
 
 
 @rule("bernoulli_", "normal_", "uniform_", "random_", "exponential_", "log_normal_", "bernoulli")
