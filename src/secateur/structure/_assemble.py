@@ -121,6 +121,10 @@ def families(
 
 def _by_family(family: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield the families on an axis, each with its positions in ascending order."""
+    if len(family) and (family == family[0]).all():
+        if family[0] >= 0:
+            yield int(family[0]), np.arange(len(family))
+        return
     order = np.argsort(family, kind="stable")
     edges = np.flatnonzero(np.diff(family[order], prepend=-2, append=-2))
     for start, stop in itertools.pairwise(edges.tolist()):

@@ -7,6 +7,7 @@ model is touched; whatever the forward leaves behind in the modules is put back 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Generator, Iterator, Mapping
@@ -207,8 +208,13 @@ def _on_meta(tensor: Tensor) -> Tensor:
     return twin
 
 
+@functools.cache
+def _argument_names(func: Any) -> frozenset[str]:
+    return frozenset(argument.name for argument in func._schema.arguments)
+
+
 def _accepted(func: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    names = {argument.name for argument in func._schema.arguments}
+    names = _argument_names(func)
     return {name: value for name, value in kwargs.items() if name in names}
 
 

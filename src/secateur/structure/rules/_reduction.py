@@ -10,7 +10,7 @@ from torch import Tensor
 from secateur.structure._coupling import reduced
 from secateur.structure._label import Label
 from secateur.structure.rules._norm import mixed
-from secateur.structure.rules._registry import Call, positive_axes, rule
+from secateur.structure.rules._registry import Call, empty_like_shape, positive_axes, rule
 
 
 @rule("mean", "var", "std", "var_mean", "std_mean")
@@ -74,10 +74,20 @@ def _finish(call: Call, labels: Sequence[Label], axes: frozenset[int], keepdim: 
     target = [a if keepdim else (-1 if a in axes else next(kept)) for a in range(ndim)]
     size = ndim if keepdim else ndim - len(axes)
     moved = [y.moved(target, size) for y in labels]
+    if call.func._schema.name == "aten::mean":
+        return call.put(_mean(call.args[0], axes, keepdim), moved)
     out = call.run()
     for result in out if isinstance(out, tuple) else (out,):
         call.put(result, moved)
     return out
+
+
+def _mean(x: Tensor, axes: frozenset[int], keepdim: bool) -> Tensor:
+    """Make the result of a mean by hand; its meta kernel is slow Python code."""
+    sizes = [1 if a in axes else n for a, n in enumerate(x.shape)]
+    return empty_like_shape(
+        x, sizes if keepdim else [sizes[a] for a in range(x.ndim) if a not in axes]
+    )
 
 
 @rule(
