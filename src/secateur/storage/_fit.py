@@ -10,8 +10,7 @@ from secateur.errors import StorageError
 from secateur.storage._document import EditRecord, StubRecord
 from secateur.storage._inventory import inventory
 from secateur.storage._positions import expand_runs, read_runs
-from secateur.structure import Stub
-from secateur.structure._stubs import RELU
+from secateur.structure import RELU, Stub
 from secateur.surgery import Edit
 
 

@@ -1,6 +1,7 @@
 """Floor 1: what a model is made of and what it costs."""
 
 from secateur.structure._cost import Cost, Factor, Polynomial, Term
+from secateur.structure._inventory import named_tensors
 from secateur.structure._proof import prove
 from secateur.structure._structure import (
     Decision,
@@ -14,9 +15,11 @@ from secateur.structure._structure import (
     Stub,
     TensorInfo,
 )
+from secateur.structure._stubs import RELU
 from secateur.structure._trace import trace
 
 __all__ = [
+    "RELU",
     "Cost",
     "Decision",
     "Factor",
@@ -31,6 +34,7 @@ __all__ = [
     "Stub",
     "TensorInfo",
     "Term",
+    "named_tensors",
     "prove",
     "trace",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +41,7 @@ def take_inventory(model: nn.Module) -> Inventory:
     aliases: dict[str, list[str]] = {}
     tensors: dict[str, Tensor] = {}
     names: dict[int, str] = {}
-    for name, tensor in _named(model):
+    for name, tensor in named_tensors(model).items():
         first = names.setdefault(id(tensor), name)
         tensors.setdefault(first, tensor)
         aliases.setdefault(first, []).append(name)
@@ -57,9 +57,35 @@ def take_inventory(model: nn.Module) -> Inventory:
     return Inventory(infos, tensors, names)
 
 
-def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """List parameters and buffers, ties under each of their names.
+
+    One walk over the modules: the generators of `torch.nn.Module` nest as deep as the model and are
+    walked once for every kind of tensor.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        Qualified name to tensor, parameters first.
+    """
+    parameters: dict[str, Tensor] = {}
+    buffers: dict[str, Tensor] = {}
+    waiting = [("", model)]
+    while waiting:
+        prefix, module = waiting.pop()
+        own = module.__dict__
+        for found, kind in ((parameters, "_parameters"), (buffers, "_buffers")):
+            for name, tensor in own[kind].items():
+                if tensor is not None:
+                    found[prefix + name] = tensor
+        children = own["_modules"]
+        waiting += [
+            (f"{prefix}{name}.", child)
+            for name, child in reversed(children.items())
+            if child is not None
+        ]
+    return parameters | buffers
 
 
 def fresh_twins(inventory: Inventory, tape: Tape) -> dict[str, Tensor]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from secateur.structure import named_tensors
 from secateur.surgery._edit import AttributeValue, Edit
-from secateur.surgery._names import names_of, tensors_of
+from secateur.surgery._names import names_of
 from secateur.surgery._plan import Plan
 
 
@@ -23,7 +24,7 @@ def compose(previous: Edit, plan: Plan, tensors: dict[str, Tensor], model: nn.Mo
     Returns:
         The edit; what it says about tensors and modules that are gone is left out.
     """
-    names, left = names_of(tensors), names_of(tensors_of(model))
+    names, left = names_of(tensors), names_of(named_tensors(model))
     kept: dict[str, dict[int, tuple[int, ...]]] = {}
     for name, axes in previous.kept.items():
         kept.setdefault(names[id(tensors[name])][0], {}).update(axes)

@@ -9,11 +9,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateur.errors import SurgeryError
-from secateur.structure import Decision, Live, Structure, prove
+from secateur.structure import Decision, Live, Structure, named_tensors, prove
 from secateur.surgery._compose import compose
 from secateur.surgery._edit import Edit
 from secateur.surgery._journal import Journal
-from secateur.surgery._names import tensors_of
 from secateur.surgery._operate import operate_
 from secateur.surgery._optimizer import Cut, check_optimizers, follow_, forget_
 from secateur.surgery._plan import Plan, plan_cut
@@ -101,7 +100,7 @@ def edit_of(model: nn.Module) -> Edit:
 def _cut_one_(
     model: nn.Module, plan: Plan, optimizers: Sequence[Optimizer], journal: Journal
 ) -> Edit:
-    tensors = tensors_of(model)
+    tensors = named_tensors(model)
     cuts = {
         tensor: Cut(name=name, shape=tensor.shape, axes=plan.slices[name])
         for name, tensor in tensors.items()
@@ -134,11 +133,11 @@ def record_(model: nn.Module, edit: Edit, journal: Journal) -> None:
 
 def _copy_inside(extra: nn.Module, model: nn.Module) -> nn.Module:
     """Find the copy of the model in what was passed as an extra model."""
-    shapes = {name: tensor.shape for name, tensor in tensors_of(model).items()}
+    shapes = {name: tensor.shape for name, tensor in named_tensors(model).items()}
     inner = vars(extra)["_modules"].get("module")
     for candidate in (extra, inner):
         if candidate is not None and shapes == {
-            name: tensor.shape for name, tensor in tensors_of(candidate).items()
+            name: tensor.shape for name, tensor in named_tensors(candidate).items()
         }:
             return candidate
     raise SurgeryError(

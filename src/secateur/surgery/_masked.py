@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from secateur.structure import Live, Structure
-from secateur.surgery._names import tensors_of
+from secateur.structure import Live, Structure, named_tensors
 
 
 def silence_(model: nn.Module, structure: Structure, live: Live) -> None:
@@ -25,7 +24,7 @@ def silence_(model: nn.Module, structure: Structure, live: Live) -> None:
         structure: What it is made of.
         live: What is to go on speaking.
     """
-    tensors = tensors_of(model)
+    tensors = named_tensors(model)
     with torch.no_grad():
         for family, live_U in zip(structure.families, live.units, strict=True):
             for member in family.members:
@@ -52,7 +51,7 @@ class LiveNorms(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, structure: Structure, live: Live) -> None:
         super().__init__()
-        tensors = tensors_of(model)
+        tensors = named_tensors(model)
         self._live: dict[int, Tensor] = {}
         for family, live_U in zip(structure.families, live.units, strict=True):
             if family.inexact is None:

@@ -1,29 +1,15 @@
-"""Every parameter and buffer of a model under all of its names."""
+"""Names of tensors that are tied, and of the modules that own them."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """List parameters and buffers, ties under each of their names.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        Qualified name to tensor, parameters first.
-    """
-    named: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    named.update(model.named_buffers(remove_duplicate=False))
-    return named
+from torch import Tensor
 
 
 def names_of(tensors: dict[str, Tensor]) -> dict[int, list[str]]:
     """Group the names that mean the same tensor.
 
     Args:
-        tensors: What `tensors_of` returned.
+        tensors: What `named_tensors` returned.
 
     Returns:
         ``id`` of each tensor to its names, in the order of ``tensors``.

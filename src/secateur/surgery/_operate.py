@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from secateur.errors import SurgeryError, UsageError
 from secateur.nn import Shortcut, SlimMultiheadAttention, Zero
-from secateur.structure import Stub
-from secateur.structure._stubs import RELU
+from secateur.structure import RELU, Stub, named_tensors
 from secateur.surgery._edit import AttributeValue
 from secateur.surgery._journal import Journal
-from secateur.surgery._names import owner_of, tensors_of
+from secateur.surgery._names import owner_of
 from secateur.surgery._plan import Plan
 from secateur.surgery._shrink import shrink_
 
@@ -31,7 +30,7 @@ def operate_(model: nn.Module, plan: Plan, journal: Journal) -> None:
     Raises:
         SurgeryError: The model does not have what the plan speaks of.
     """
-    tensors = tensors_of(model)
+    tensors = named_tensors(model)
     modules = dict(model.named_modules(remove_duplicate=False))
     for name, axes in plan.slices.items():
         shrink_(tensors[name], axes, journal)

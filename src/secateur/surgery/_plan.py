@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.errors import SurgeryError
-from secateur.structure import Live, Member, Structure, Stub
+from secateur.structure import Live, Member, Structure, Stub, named_tensors
 from secateur.surgery._attributes import Resize, resized_attributes
 from secateur.surgery._edit import AttributeValue
-from secateur.surgery._names import names_of, owner_of, tensors_of
+from secateur.surgery._names import names_of, owner_of
 from secateur.surgery._shrink import Axes
 
 
@@ -50,7 +50,7 @@ def plan_cut(model: nn.Module, structure: Structure, live: Live, after: Live) ->
     Raises:
         SurgeryError: The model is not in the state ``live``.
     """
-    tensors = tensors_of(model)
+    tensors = named_tensors(model)
     gone = [layer for i, layer in enumerate(structure.layers) if not live.layers[i]]
     emptied = tuple(f"{stub.module}." for layer in gone for stub in layer.stubs)
     slices: dict[str, dict[int, Tensor]] = {}

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SurgeryError
+from secateur.structure import named_tensors
 from secateur.surgery._cut import EDIT_ATTRIBUTE, record_
 from secateur.surgery._edit import Edit
 from secateur.surgery._journal import Journal
-from secateur.surgery._names import tensors_of
 from secateur.surgery._operate import operate_
 from secateur.surgery._plan import Plan
 
@@ -34,7 +34,7 @@ def replay_(model: nn.Module, edit: Edit) -> None:
             f"This {type(model).__name__} was cut before, but an edit counts positions of a fresh "
             "one. Build the model again and replay the edit on that."
         )
-    tensors = tensors_of(model)
+    tensors = named_tensors(model)
     plan = Plan(
         slices={name: _axes(tensors, name, axes) for name, axes in edit.kept.items()},
         attributes=edit.attributes,
