@@ -81,6 +81,7 @@ class ModuleCall:
         parent: Index of the enclosing call, -1 for the model itself.
         standard: Whether the module is one of PyTorch's own layers, whose size attributes surgery
             keeps up to date.
+        proven: Whether the module is one of `secateur.nn`, whose sizes all follow from its weights.
         start: First node of the call.
         stop: One past its last node.
         inputs: Nodes that made its tensor arguments, in order.
@@ -92,6 +93,7 @@ class ModuleCall:
     path: str
     parent: int
     standard: bool
+    proven: bool
     start: int
     stop: int = -1
     inputs: tuple[int | None, ...] = ()
@@ -189,7 +191,8 @@ class Tape:
     def doubt_number(self) -> None:
         """Note that the running operation was given a size, unless a standard layer keeps it."""
         node = self.nodes[-1]
-        if node.call < 0 or not self.calls[node.call].standard:
+        call = self.calls[node.call] if node.call >= 0 else None
+        if call is None or not (call.standard or call.proven):
             self.doubts.append(node)
 
     def join(self, a: Ids, b: Ids) -> None:

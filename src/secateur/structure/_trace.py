@@ -81,8 +81,7 @@ def _without_collector() -> Generator[None]:
 def _traced(model: nn.Module, example: Example, allow_inexact: bool) -> Structure:
     run = _recorded(model, example)
     trial = _Trial(model, example, run, allow_inexact)
-    if run.tape.doubts:
-        trial.settle()
+    trial.settle()
     tape, tensors = run.tape, run.inventory.infos
     found = find_layers(tape, tensors)
     return Structure(
@@ -189,13 +188,19 @@ class _Trial:
     def settle(self) -> None:
         """Add one unit to every family until the larger model passes the proof check."""
         inventory = self._recorded.inventory
-        while True:
+        while self._in_doubt():
             variant = larger(self.evidence(), self.families)
             violation = find_violation(self._model, inventory, variant, self._example)
             if violation is None:
                 return
             self._fix(violation)
             self._solve()
+
+    def _in_doubt(self) -> bool:
+        """Tell whether a doubtful line meets units that may go."""
+        free, component = self.solution.free, self.solution.component
+        labels = (label for node in self._recorded.tape.doubts for label in node.labels)
+        return any(free[component[label.ids]].any() for label in labels)
 
     def _fix(self, violation: Violation) -> None:
         """Fix every free unit that meets the line which failed, wherever that line runs."""

@@ -327,8 +327,16 @@ class Stage:
             nodes = tuple(info_of(t).node for t in inputs if isinstance(t, Tensor))
             given = sum(value is not None for value in inputs)
             path = self._paths.get(id(module), "?")
-            standard = type(module).__module__.startswith("torch.nn.modules")
-            call = ModuleCall(path, parent, standard, len(tape.nodes), -1, nodes, given)
+            home = type(module).__module__
+            call = ModuleCall(
+                path=path,
+                parent=parent,
+                standard=home.startswith("torch.nn.modules"),
+                proven=home.startswith(SlimMultiheadAttention.__module__.rpartition(".")[0]),
+                start=len(tape.nodes),
+                inputs=nodes,
+                num_arguments=given,
+            )
             tracer.stack.append(len(tape.calls))
             tape.calls.append(call)
 

@@ -60,7 +60,8 @@ def record_joint(call: Call, before: Label, after: Label) -> None:
 def doubt_sizes(call: Call, labels: Sequence[Label]) -> None:
     """Note that the model itself gave labelled axes a size, which it may keep as a number."""
     name, arguments = call.tape.function
-    if name not in _SIZED:
+    node = call.tape.nodes[-1]
+    if name not in _SIZED or (node.call >= 0 and call.tape.calls[node.call].proven):
         return
     given = arguments[1:]
     sizes = given[0] if given and isinstance(given[0], (tuple, list)) else given
@@ -69,7 +70,7 @@ def doubt_sizes(call: Call, labels: Sequence[Label]) -> None:
     ):
         return
     if labels:
-        call.tape.doubts.append(call.tape.nodes[-1])
+        call.tape.doubts.append(node)
 
 
 @rule("t", "numpy_T", "mT", "adjoint")
