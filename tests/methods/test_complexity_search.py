@@ -255,7 +255,7 @@ def test_settling_rounds_every_probability_and_ends_the_gates():
     feed(search, structure, 119)
     # All are below 0.5 by now, and nothing has been at 0 long enough.
     search._level_S[[0, 1, 4]] = 80.0
-    search._level_S[7] = 51.5
+    search._level_S[7], search._level_S[8] = 51.5, 49.0
     assert not search.settled
     feed(search, structure, 1)
     assert search.settled

@@ -45,6 +45,12 @@ def test_the_nearest_miss_is_taken_where_nothing_fits():
     assert kept.tolist() == [True, False, True]
 
 
+def test_a_large_step_below_is_taken_where_it_ends_nearer_than_staying():
+    cost = weigh(0.4, 0.6)
+    kept = meet(torch.tensor([0]), torch.ones(2, dtype=torch.bool), cost, 0.62)
+    assert kept.tolist() == [False, True]
+
+
 def test_nothing_goes_below_the_target():
     cost = weigh(0.5, 0.5)
     kept = meet(torch.tensor([0]), torch.ones(2, dtype=torch.bool), cost, 1.0)
