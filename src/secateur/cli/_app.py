@@ -31,18 +31,13 @@ class _Commands(TyperGroup):
         except SecateurError as error:
             if ctx.params["debug"]:
                 raise
-            error_screen().print(f"Error: {error}", style="red", markup=False, highlight=False)
+            _say(f"Error: {error}", style="red")
             sys.exit(MISTAKE)
         except InterruptedRunError as stop:
-            error_screen().print(
-                f"\nStopped. Go on with: secateur train --resume {stop.run}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            _say(f"\nStopped. Go on with: secateur train --resume {stop.run}")
             sys.exit(INTERRUPTED)
         except KeyboardInterrupt:
-            error_screen().print("\nStopped.")
+            _say("\nStopped.")
             sys.exit(INTERRUPTED)
 
 
@@ -53,6 +48,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _say(text: str, style: str | None = None) -> None:
+    # The terminal wraps: a command that is broken in two cannot be copied.
+    error_screen().print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_version(is_asked: bool) -> None:
