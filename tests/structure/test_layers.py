@@ -1,0 +1,115 @@
+"""Which residual branches can go, what goes with them, and how."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from secateur.structure import Stub, trace
+
+
+class _Block(nn.Module):
+    def __init__(self, functional: bool):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.conv2, self.bn2 = nn.Conv2d(3, 2, 3, padding=1), nn.BatchNorm2d(2)
+        self.relu = None if functional else nn.ReLU()
+
+    def forward(self, x):
+        act = self.relu or F.relu
+        return act(x + self.bn2(self.conv2(act(self.bn1(self.conv1(x))))))
+
+
+def _layers(model, *shape):
+    return trace(model, torch.zeros(*shape)).layers
+
+
+def test_a_block_becomes_the_modules_that_follow_its_addition():
+    (layer,) = _layers(nn.Sequential(_Block(functional=False), nn.Conv2d(2, 1, 1)), 1, 2, 4, 4)
+    assert layer.name == "0"
+    assert set(layer.closing) == {"0.bn2.weight", "0.bn2.bias"}
+    assert layer.stubs == (Stub(module="0", kind="shortcut", children=("relu",)),)
+    assert "0.conv1.weight" in layer.tensors
+    assert "0.bn2.running_mean" in layer.tensors
+
+
+def test_a_relu_called_as_a_function_stays_too():
+    (layer,) = _layers(nn.Sequential(_Block(functional=True), nn.Conv2d(2, 1, 1)), 1, 2, 4, 4)
+    assert layer.stubs == (Stub(module="0", kind="shortcut", children=("@relu",)),)
+
+
+class _Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(4), nn.MultiheadAttention(4, 2, batch_first=True)
+        self.norm2, self.mlp = nn.LayerNorm(4), nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4))
+
+    def forward(self, x):
+        y = self.norm1(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return x + self.mlp(self.norm2(x))
+
+
+def test_two_branches_of_one_block_go_quiet_one_by_one():
+    first, second = _layers(nn.Sequential(_Encoder(), nn.Linear(4, 2)), 1, 3, 4)
+    assert first.stubs == (
+        Stub(module="0.norm1", kind="identity"),
+        Stub(module="0.attention", kind="zero", output=(0, 2)),
+    )
+    assert second.stubs == (
+        Stub(module="0.norm2", kind="identity"),
+        Stub(module="0.mlp", kind="zero"),
+    )
+
+
+class _Projected(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.branch, self.shortcut = (
+            nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 4)),
+            nn.Linear(3, 4),
+        )
+
+    def forward(self, x):
+        return self.branch(x) + self.shortcut(x)
+
+
+def test_of_two_learned_operands_the_larger_is_the_branch_and_the_other_stays():
+    (layer,) = _layers(nn.Sequential(_Projected(), nn.Linear(4, 2)), 1, 3)
+    assert layer.stubs == (Stub(module="0", kind="shortcut", children=("shortcut",)),)
+    assert not any(name.startswith("0.shortcut") for name in layer.tensors)
+
+
+class _Shared(nn.Module):
+    """Uses one branch twice, so that neither use can go alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.branch = nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = x + self.branch(x)
+        return x + self.branch(x)
+
+
+def test_a_branch_that_is_used_twice_stays():
+    assert _layers(nn.Sequential(nn.Linear(3, 4), _Shared(), nn.Linear(4, 2)), 1, 3) == ()
+
+
+class _Inline(nn.Module):
+    """Reshapes inside the branch by hand, and the block does something else, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(2, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        pairs = self.inner(x.reshape(-1, 2, 2))
+        return torch.sin(x + self.outer(pairs).reshape(x.shape))
+
+
+def test_a_branch_that_is_not_made_of_modules_stays_and_says_why():
+    structure = trace(nn.Sequential(nn.Linear(3, 4), _Inline(), nn.Linear(4, 2)), torch.zeros(1, 3))
+    assert structure.layers == ()
+    (fixed,) = [f for f in structure.fixed if f.what.startswith("branch")]
+    assert "not made of modules alone" in fixed.reason.message
+    assert fixed.reason.source.startswith(__file__)
