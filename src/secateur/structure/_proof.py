@@ -21,9 +21,10 @@ from secateur.errors import MiswiredError, SecateurError
 from secateur.structure._evidence import Evidence, Places, scalars_of
 from secateur.structure._inventory import Inventory, smaller_twins, take_inventory
 from secateur.structure._label import Ids, Label
+from secateur.structure._stage import Stage
 from secateur.structure._structure import Live, Reason, Structure
 from secateur.structure._tape import CONSTANT_ID, Node, Tape
-from secateur.structure._tracer import Stage, is_own_code
+from secateur.structure._tracer import is_own_code
 from secateur.structure._variant import Variant, smaller
 
 

@@ -23,9 +23,9 @@ from secateur.structure._evidence import Evidence, Places, places_of, scalars_of
 from secateur.structure._inventory import Inventory, fresh_twins, take_inventory
 from secateur.structure._proof import Violation, find_violation
 from secateur.structure._solve import Solution, solve
+from secateur.structure._stage import Stage
 from secateur.structure._structure import Family, Reason, Structure
 from secateur.structure._tape import Node, Tape
-from secateur.structure._tracer import Stage
 from secateur.structure._variant import larger
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]

@@ -1,0 +1,196 @@
+"""Runs a model once on the meta device under a tracer, and leaves no trace in the model.
+
+Parameters and buffers are exchanged for meta twins, so nothing is computed and nothing of the
+model is touched; whatever the forward leaves behind in the modules is put back afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from secateur.nn import SlimMultiheadAttention
+from secateur.structure._tape import Info, ModuleCall, Tape
+from secateur.structure._tracer import Tracer
+from secateur.structure.rules import attach_info, info_of
+
+
+class Stage:
+    """A model whose parameters and buffers are meta twins, ready to be run under a tracer.
+
+    Args:
+        model: The model; it is as before once `open` is left.
+        twins: Canonical name to meta twin, already labelled.
+        names: id of a real tensor to its canonical name.
+    """
+
+    def __init__(
+        self, model: nn.Module, twins: Mapping[str, Tensor], names: Mapping[int, str]
+    ) -> None:
+        self.model = model
+        self._twins = twins
+        self._names = names
+        self._paths = {id(module): path for path, module in model.named_modules()}
+
+    @contextlib.contextmanager
+    def open(self, *, training: bool) -> Generator[None]:
+        """Exchange tensors for twins and set the mode; undo everything on the way out."""
+        saved = [(m, dict(m.__dict__), type(m)) for m in self.model.modules()]
+        fastpath = torch.backends.mha.get_fastpath_enabled()
+        try:
+            torch.backends.mha.set_fastpath_enabled(False)
+            for module, state, _ in saved:
+                self._exchange(module, state, training)
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fastpath)
+            for module, state, kind in saved:
+                object.__setattr__(module, "__class__", kind)
+                module.__dict__.clear()
+                module.__dict__.update(state)
+
+    def _exchange(self, module: nn.Module, state: dict[str, Any], training: bool) -> None:
+        own = module.__dict__
+        for kind in ("_parameters", "_buffers"):
+            own[kind] = {
+                name: None if tensor is None else self._twins[self._names[id(tensor)]]
+                for name, tensor in state[kind].items()
+            }
+        own["training"] = training
+        for name, value in state.items():
+            if type(value) is dict and not name.startswith("_"):
+                own[name] = dict(value)
+        if isinstance(module, nn.RNNBase):
+            own["_flat_weights"] = [own["_parameters"].get(n) for n in module._flat_weights_names]
+        if type(module) is nn.MultiheadAttention:
+            SlimMultiheadAttention.adopt_(module)
+        _mirror_sizes(module, own)
+
+    def run(self, tape: Tape, example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
+        """Run the forward once and record it.
+
+        Args:
+            tape: Where the trace is written.
+            example: Positional and keyword arguments.
+
+        Returns:
+            The forward's output, on the meta device.
+        """
+        tracer = Tracer(tape, Stage.run.__code__)
+        args, kwargs = tree_map_only(Tensor, _Inputs(), example)
+
+        def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            parent = tracer.stack[-1] if tracer.stack else -1
+            nodes = tuple(info_of(t).node for t in inputs if isinstance(t, Tensor))
+            given = sum(value is not None for value in inputs)
+            path = self._paths.get(id(module), "?")
+            home = type(module).__module__
+            call = ModuleCall(
+                path=path,
+                parent=parent,
+                standard=home.startswith("torch.nn.modules"),
+                proven=home.startswith(SlimMultiheadAttention.__module__.rpartition(".")[0]),
+                start=len(tape.nodes),
+                inputs=nodes,
+                num_arguments=given,
+            )
+            tracer.stack.append(len(tape.calls))
+            tape.calls.append(call)
+
+        def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+            call = tape.calls[tracer.stack.pop()]
+            call.stop = len(tape.nodes)
+            call.returns_tuple = isinstance(output, (tuple, list))
+            entries = output if call.returns_tuple else (output,)
+            call.outputs = tuple(
+                info_of(t).node if isinstance(t, Tensor) else None for t in entries
+            )
+
+        hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+        try:
+            with torch.no_grad(), _Functions(tape), tracer:
+                output = self.model(*args, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for tensor in _leaves(output):
+            tape.freeze(info_of(tensor).labels, "is an output of the model")
+            node = info_of(tensor).node
+            if node is not None:
+                tape.output_nodes.add(node)
+        return output
+
+
+class _Functions(TorchFunctionMode):
+    """Keeps the name of the PyTorch function that the model's own code is calling."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self._tape = tape
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Note the call and carry it out."""
+        self._tape.function = (getattr(func, "__name__", ""), args)
+        return func(*args, **(kwargs or {}))
+
+
+def _mirror_sizes(module: nn.Module, own: dict[str, Any]) -> None:
+    """Let the attributes that a standard forward reads follow the twins' sizes."""
+    weight = own["_parameters"].get("weight")
+    if weight is None:
+        return
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        own["normalized_shape"] = tuple(weight.shape)
+    elif isinstance(module, _NormBase):
+        own["num_features"] = weight.shape[0]
+    elif isinstance(module, nn.GroupNorm):
+        own["num_channels"] = weight.shape[0]
+        if module.num_groups == module.num_channels:
+            own["num_groups"] = weight.shape[0]
+    elif isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels:
+        channels = module.in_channels if module.transposed else module.out_channels
+        own["groups"] = module.groups * weight.shape[0] // channels
+
+
+class _Inputs:
+    """Turns real inputs into meta twins, each with a negative node number of its own."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        self._count += 1
+        twin = torch.empty_like(tensor, device="meta")
+        known = not tensor.is_floating_point() and tensor.device.type != "meta"
+        value = tensor.detach().cpu() if known else None
+        attach_info(twin, Info(node=-self._count, value=value))
+        return twin
+
+
+def _leaves(output: Any) -> list[Tensor]:
+    flat, _ = tree_flatten(output)
+    found = []
+    for leaf in flat:
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif hasattr(leaf, "__dict__") and not isinstance(leaf, nn.Module):
+            found += [v for v in tree_flatten(list(vars(leaf).values()))[0] if _is_tensor(v)]
+    return found
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
