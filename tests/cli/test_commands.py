@@ -210,6 +210,7 @@ def test_the_comparison_is_of_the_figures(monkeypatch):
             params_before=1000,
             params=400,
             latency={1: trainer.Latency(before=0.004, after=0.003)},
+            threads=1,
             train_seconds=seconds,
             report=None,
         )

@@ -13,7 +13,7 @@ from secateur.cli._run_progress import RunProgress
 from secateur.cli._screen import error_screen, screen
 from secateur.training import trainer
 
-PRICE = 0.3
+PRICE = 0.5
 EPOCHS = 24
 
 
@@ -51,7 +51,12 @@ def demo_config(seed: int, price: float | None) -> trainer.Config:
         model=trainer.ModelConfig(name="digits-resnet"),
         data=trainer.DataConfig(name="digits"),
         training=trainer.TrainingConfig(
-            epochs=EPOCHS, batch_size=64, warmup_epochs=2.0, device="cpu", seed=seed
+            epochs=EPOCHS,
+            batch_size=64,
+            warmup_epochs=2.0,
+            device="cpu",
+            threads=1,  # more of them only wait for each other in so small a network
+            seed=seed,
         ),
         search=None if price is None else trainer.SearchConfig(price=price),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from rich.table import Table
 
 from secateur.training.trainer import Outcome
@@ -19,7 +18,7 @@ def single_table(outcome: Outcome) -> Table:
     Returns:
         A table.
     """
-    table = _table(("", "start", "end", "end / start"))
+    table = _table(("", "start", "end", "end / start"), outcome.threads)
     table.add_row("test accuracy", "", f"{outcome.test_accuracy:.2%}", "")
     for row in _size_rows(outcome):
         table.add_row(*row)
@@ -37,7 +36,7 @@ def comparison_table(dense: Outcome, found: Outcome) -> Table:
     Returns:
         A table. Latencies of both networks were measured in turn, in one process.
     """
-    table = _table(("", "dense", "found", "found / dense"))
+    table = _table(("", "dense", "found", "found / dense"), found.threads)
     points = 100 * (found.test_accuracy - dense.test_accuracy)
     accuracies = f"{dense.test_accuracy:.2%}", f"{found.test_accuracy:.2%}"
     table.add_row("test accuracy", *accuracies, f"{points:+.2f} points")
@@ -48,8 +47,7 @@ def comparison_table(dense: Outcome, found: Outcome) -> Table:
     return table
 
 
-def _table(titles: tuple[str, ...]) -> Table:
-    threads = torch.get_num_threads()
+def _table(titles: tuple[str, ...], threads: int) -> Table:
     table = Table(
         caption=f"MACs of one image; latency: median, {threads} thread{'s' * (threads > 1)}",
         caption_justify="left",

@@ -53,6 +53,7 @@ def test_what_a_config_leaves_out_has_a_default(file):
         precision="32-true",
         channels_last=False,
         device="auto",
+        threads=None,
         seed=0,
     )
 

@@ -176,6 +176,15 @@ def test_the_generators_of_the_caller_are_left_alone(tmp_path):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_run_has_its_own_number_of_threads(tmp_path):
+    outcome = finished_run(
+        tiny_config(search=None, epochs=2, threads=torch.get_num_threads() + 1), tmp_path / "run"
+    )
+    assert outcome.threads == torch.get_num_threads() + 1
+    assert events(outcome.run)[0]["machine"]["threads"] == outcome.threads
+    assert events(outcome.run)[-1]["threads"] == outcome.threads
+
+
 def test_half_precision_keeps_the_weights_in_single_precision(tmp_path):
     config = tiny_config(precision="bf16-mixed", label_smoothing=0.1, optimizer="adamw", lr=0.003)
     outcome = finished_run(config, tmp_path / "run")

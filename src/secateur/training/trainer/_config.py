@@ -75,6 +75,7 @@ class TrainingConfig(_Section):
         precision: As lightning-fabric calls them.
         channels_last: Whether images lie in memory with their channels last.
         device: ``auto`` takes a GPU where there is one.
+        threads: CPU threads; torch's own choice if left out.
         seed: Start of every random generator.
     """
 
@@ -90,6 +91,7 @@ class TrainingConfig(_Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ from secateur.training.trainer._parts import Parts, build_network, build_parts, 
 from secateur.training.trainer._progress import OnProgress, Progress
 from secateur.training.trainer._random_state import own_generators
 from secateur.training.trainer._run_folder import is_finished, open_run
+from secateur.training.trainer._threads import own_threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class Outcome:
         params_before: Parameters at the start.
         params: Of the finished network.
         latency: Batch size to measured seconds of the starting and the finished network.
+        threads: CPU threads with which the latency was measured.
         train_seconds: Of training and validation.
         report: The page that shows it all.
     """
@@ -53,6 +55,7 @@ class Outcome:
     params_before: int
     params: int
     latency: Mapping[int, Latency]
+    threads: int
     train_seconds: float
     report: Path
 
@@ -86,6 +89,7 @@ def train(run: Path, *, on_progress: OnProgress, baseline: Path | None = None) -
     on_progress(Progress(phase="load"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with (
+        own_threads(config.training.threads),
         own_generators(device, config.training.seed),
         EventLog(
             run, num_bytes=saved.get("events_bytes", 0), seconds=saved.get("seconds", 0.0)
@@ -176,6 +180,7 @@ def _finish(
         params_before=sum(parameter.numel() for parameter in fresh.parameters()),
         params=loop.params,
         latency=latency,
+        threads=torch.get_num_threads(),
         train_seconds=loop.train_seconds,
         report=surroundings.run / "report.html",
     )
@@ -193,6 +198,7 @@ def _finish(
                 str(size): {"before": seconds.before, "after": seconds.after}
                 for size, seconds in latency.items()
             },
+            "threads": outcome.threads,
             "widths": {family.name: [family.before, family.after] for family in families},
             "removed_layers": [] if report is None else report.layers_removed,
             "training_macs": loop.training_macs,
