@@ -6,12 +6,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from secateur import storage
 from secateur.cli._screen import error_screen, screen
-from secateur.errors import UsageError
 from secateur.training import trainer
 
 
@@ -32,15 +30,7 @@ def export(
     ] = None,
 ) -> None:
     """Export the network of a finished run; the file is run and compared before it is kept."""
-    config = trainer.open_run(run)
-    if not trainer.is_finished(run):
-        raise UsageError(
-            f"The run in {run} is not finished, so it has no network to export. "
-            f"Finish it with: secateur train --resume {run}"
-        )
     with error_screen().status(f"Exporting to {to.value}"):
-        dataset = trainer.load_data(config)
-        model = storage.load(lambda: trainer.build_network(config, dataset), run)
-        images = torch.zeros(2, dataset.in_channels, dataset.image_size, dataset.image_size)
-        path = storage.export(model.eval(), images, out or run / f"model.{to.value}", to=to.value)
+        model, images = trainer.load_network(run)
+        path = storage.export(model, images, out or run / f"model.{to.value}", to=to.value)
     screen().print(f"Exported: {path}", soft_wrap=True)

@@ -11,7 +11,8 @@ from secateur.training.trainer._config_file import check_config, read_config, wr
 from secateur.training.trainer._discovery import build_method
 from secateur.training.trainer._latency import Latency, measure_latency
 from secateur.training.trainer._loop import InterruptedRunError
-from secateur.training.trainer._parts import build_network, count_macs, load_data
+from secateur.training.trainer._network import load_network
+from secateur.training.trainer._parts import count_macs, load_data
 from secateur.training.trainer._progress import OnProgress, Progress
 from secateur.training.trainer._run_folder import create_run, is_finished, open_run
 from secateur.training.trainer._train import Outcome, train
@@ -28,12 +29,12 @@ __all__ = [
     "SearchConfig",
     "TrainingConfig",
     "build_method",
-    "build_network",
     "check_config",
     "count_macs",
     "create_run",
     "is_finished",
     "load_data",
+    "load_network",
     "measure_latency",
     "open_run",
     "read_config",

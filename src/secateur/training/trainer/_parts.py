@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from secateur import data, models
 from secateur.data import Batches, Dataset
 from secateur.errors import UsageError
+from secateur.models import ModelShape
 from secateur.training.trainer._config import Config, TrainingConfig
 
 
@@ -21,7 +22,7 @@ class Parts:
 
     Attributes:
         fabric: Device and precision.
-        dataset: The images.
+        shape: What the network fits.
         model: The network, on its device.
         optimizer: Of all its parameters.
         train: Shuffled and augmented batches.
@@ -31,7 +32,7 @@ class Parts:
     """
 
     fabric: Fabric
-    dataset: Dataset
+    shape: ModelShape
     model: nn.Module
     optimizer: torch.optim.Optimizer
     train: Batches
@@ -56,7 +57,8 @@ def build_parts(config: Config) -> Parts:
     settings = config.training
     fabric = _fabric(settings)
     dataset = load_data(config)
-    model = build_network(config, dataset).to(fabric.device)
+    shape = network_shape(config, dataset)
+    model = build_network(config, shape).to(fabric.device)
     model = model.to(memory_format=_memory_format(settings))  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(settings.seed)
     train = Batches(
@@ -81,7 +83,7 @@ def build_parts(config: Config) -> Parts:
     )
     return Parts(
         fabric=fabric,
-        dataset=dataset,
+        shape=shape,
         model=model,
         optimizer=build_optimizer(settings, model),
         train=train,
@@ -108,12 +110,30 @@ def load_data(config: Config) -> Dataset:
     return data.load(options.pop("name"), options.pop("root", None), **options)
 
 
-def build_network(config: Config, dataset: Dataset) -> nn.Module:
-    """Build the network that a config names, for the images of a data set.
+def network_shape(config: Config, dataset: Dataset) -> ModelShape:
+    """Say what the network of a run must fit.
 
     Args:
         config: Settings of the run.
         dataset: Decides about input and output.
+
+    Returns:
+        Classes, channels, size and width.
+    """
+    return ModelShape(
+        num_classes=dataset.num_classes,
+        in_channels=dataset.in_channels,
+        image_size=dataset.image_size,
+        width=config.model.width,
+    )
+
+
+def build_network(config: Config, shape: ModelShape) -> nn.Module:
+    """Build the network that a config names.
+
+    Args:
+        config: Settings of the run.
+        shape: What the network must fit.
 
     Returns:
         The network with random weights from torch's global generator, on the CPU.
@@ -123,10 +143,10 @@ def build_network(config: Config, dataset: Dataset) -> nn.Module:
     """
     return models.build(
         config.model.name,
-        num_classes=dataset.num_classes,
-        in_channels=dataset.in_channels,
-        image_size=dataset.image_size,
-        width=config.model.width,
+        num_classes=shape.num_classes,
+        in_channels=shape.in_channels,
+        image_size=shape.image_size,
+        width=shape.width,
     )
 
 

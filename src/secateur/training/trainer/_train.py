@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,7 @@ def _start_event(config: Config, parts: Parts, loop: Loop) -> dict[str, object]:
         "model": config.model.name,
         "data": config.data.name,
         "seed": config.training.seed,
+        "shape": asdict(parts.shape),
         "total_steps": loop.total_steps,
         "macs": loop.macs,
         "params": loop.params,
@@ -169,7 +170,7 @@ def _finish(
     loop.report("test")
     test = evaluate(loop.network, parts.test)
     loop.report("measure")
-    fresh = build_network(config, parts.dataset).to(parts.fabric.device)
+    fresh = build_network(config, parts.shape).to(parts.fabric.device)
     latency = measure_latency(fresh, parts.model, parts.image)
     outcome = Outcome(
         run=surroundings.run,
