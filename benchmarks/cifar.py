@@ -41,7 +41,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(size=16, epochs=10, warmup_epochs=1.0, seeds=1, precision="32-true"),
+    "cpu": Preset(size=16, epochs=8, warmup_epochs=1.0, seeds=1, precision="32-true"),
     "gpu": Preset(size=32, epochs=160, warmup_epochs=5.0, seeds=3, precision="32-true"),
 }
 

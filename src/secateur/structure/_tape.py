@@ -188,11 +188,15 @@ class Tape:
         source = f"{node.file}:{node.line}" if node.file else ""
         return Reason(message=message, module=node.module, operation=node.operation, source=source)
 
-    def doubt_number(self) -> None:
-        """Note that the running operation was given a size, unless a standard layer keeps it."""
+    def doubt_number(self, *, kept_up: bool = True) -> None:
+        """Note that the running operation was given a size, unless a standard layer keeps it.
+
+        Args:
+            kept_up: False where the layer owns no tensor from which surgery could correct the size.
+        """
         node = self.nodes[-1]
         call = self.calls[node.call] if node.call >= 0 else None
-        if call is None or not (call.standard or call.proven):
+        if call is None or not (kept_up and (call.standard or call.proven)):
             self.doubts.append(node)
 
     def join(self, a: Ids, b: Ids) -> None:

@@ -34,20 +34,21 @@ def batch_norm(call: Call) -> Any:
 @rule("native_layer_norm", "layer_norm")
 def layer_norm(call: Call) -> Any:
     """Normalise over the last axes; units on those axes share a statistic."""
-    shape = call.args[1]
-    return _normalised(call, len(shape), [call.arg(2, "weight"), call.arg(3, "bias")])
+    return _normalised(call, [call.arg(2, "weight"), call.arg(3, "bias")])
 
 
 @rule("_fused_rms_norm", "rms_norm")
 def rms_norm(call: Call) -> Any:
     """Divide by the root mean square over the last axes."""
-    return _normalised(call, len(call.args[1]), [call.arg(2, "weight")])
+    return _normalised(call, [call.arg(2, "weight")])
 
 
-def _normalised(call: Call, count: int, vectors: list[Tensor | None]) -> Any:
-    x = call.args[0]
-    axes = frozenset(range(x.ndim - count, x.ndim))
-    call.tape.doubt_number()
+def _normalised(call: Call, vectors: list[Tensor | None]) -> Any:
+    x, shape = call.args[0], list(call.args[1])
+    if list(x.shape[x.ndim - len(shape) :]) != shape:
+        raise RuntimeError(f"normalized_shape {shape} does not fit an input of {list(x.shape)}")
+    axes = frozenset(range(x.ndim - len(shape), x.ndim))
+    call.tape.doubt_number(kept_up=any(v is not None for v in vectors))
     operands = [Operand(call.labels(), tuple(x.shape))]
     operands += call.operands([v for v in vectors if v is not None], x.ndim)
     coupled = couple(call.tape, operands)
@@ -68,7 +69,7 @@ def group_norm(call: Call) -> Any:
     groups = call.args[6] if native else call.args[1]
     labels = _affine(call, x, vectors, frozenset((1,)))
     if groups == x.shape[1]:
-        call.tape.doubt_number()
+        call.tape.doubt_number(kept_up=bool(vectors))
     else:
         labels = tuple(_by_group(call, label, groups) for label in labels)
     out = call.put(torch.empty_like(x), labels)
