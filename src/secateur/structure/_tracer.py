@@ -19,8 +19,13 @@ from secateur.errors import TraceError
 from secateur.structure._tape import Info, Node, Tape
 from secateur.structure.rules import RULES, Call, Rule, attach_info, info_of, pointwise
 
+_PACKAGE = Path(__file__).parents[1]
 _OWN_CODE = tuple(
-    f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1])
+    f"{folder}{os.sep}"
+    for folder in (
+        Path(torch.__file__).parent,
+        *(_PACKAGE / floor for floor in ("nn", "structure", "surgery", "training")),
+    )
 )
 _MAX_VALUE_ELEMENTS = 2_000_000
 _RANDOM = ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial")
