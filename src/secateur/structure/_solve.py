@@ -14,6 +14,8 @@ from secateur.structure._label import Ids, Label
 from secateur.structure._structure import Reason, TensorInfo
 from secateur.structure._tape import CONSTANT_ID, Tape
 
+_PADDED = "is added to padding, or to a part of a concatenation that has no units"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
@@ -49,11 +51,15 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
     """
     a = _joined([edge[0] for edge in tape.edges])
     b = _joined([edge[1] for edge in tape.edges])
-    message = "is added to padding or to another tensor's part of a concatenation"
-    padding = Reason(message=message)
+    padded = [
+        (np.maximum(x, y)[(x == CONSTANT_ID) | (y == CONSTANT_ID)], node.reason(_PADDED))
+        for x, y, node in tape.edges
+        if min(x.min(initial=1), y.min(initial=1)) == CONSTANT_ID
+    ]
     while True:
         apart = (a != CONSTANT_ID) & (b != CONSTANT_ID)
-        freezes = [*tape.freezes, (np.maximum(a, b)[~apart], padding)]
+        rest = (np.maximum(a, b)[~apart], Reason(message=_PADDED))
+        freezes = [*tape.freezes, *padded, rest]
         component = _components(tape.num_ids, a[apart], b[apart])
         frozen = np.zeros(component.max() + 1, dtype=bool)
         frozen[component[_joined([ids for ids, _ in freezes])]] = True

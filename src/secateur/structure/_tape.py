@@ -54,6 +54,11 @@ class Node:
     scalars: tuple[object, ...] = ()
     shape: tuple[int, ...] = ()
 
+    def reason(self, message: str) -> Reason:
+        """Say that something is so because of this operation."""
+        source = f"{self.file}:{self.line}" if self.file else ""
+        return Reason(message=message, module=self.module, operation=self.operation, source=source)
+
 
 @dataclass(slots=True)
 class Info:
@@ -182,11 +187,7 @@ class Tape:
 
     def reason(self, message: str) -> Reason:
         """Describe the operation that is running."""
-        if not self.nodes:
-            return Reason(message=message)
-        node = self.nodes[-1]
-        source = f"{node.file}:{node.line}" if node.file else ""
-        return Reason(message=message, module=node.module, operation=node.operation, source=source)
+        return self.nodes[-1].reason(message) if self.nodes else Reason(message=message)
 
     def doubt_number(self, *, kept_up: bool = True) -> None:
         """Note that the running operation was given a size, unless a standard layer keeps it.
