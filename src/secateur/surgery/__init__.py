@@ -2,8 +2,9 @@
 
 from secateur.surgery._cut import cut_
 from secateur.surgery._edit import AttributeValue, Edit
+from secateur.surgery._rehearse import rehearse
 from secateur.surgery._replay import replay_
 from secateur.surgery._verification import Verification
 from secateur.surgery._verify import verify
 
-__all__ = ["AttributeValue", "Edit", "Verification", "cut_", "replay_", "verify"]
+__all__ = ["AttributeValue", "Edit", "Verification", "cut_", "rehearse", "replay_", "verify"]

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from secateur.errors import NothingRemovableError, UsageError
 from secateur.methods import ComplexityAware, Method
 from secateur.structure import Cost, Structure, trace
+from secateur.surgery import rehearse
 from secateur.training._hooks import is_attached
 from secateur.training._session import Session
 from secateur.training._session_events import Event
@@ -87,6 +88,8 @@ def attach(  # noqa: PLR0913 (the settings a user has, frozen by a test)
             together.
         NothingRemovableError: Nothing in the model can be removed.
         TraceError: The model's forward cannot be followed.
+        MiswiredError: A smaller model would compute something else, such as where a forward scales
+            by a width that surgery changes. It is known before training, from a rehearsal.
 
     Example:
         >>> import torch, secateur
@@ -122,6 +125,7 @@ def attach(  # noqa: PLR0913 (the settings a user has, frozen by a test)
     structure = trace(inner, example_inputs)
     _check_removable(inner, structure)
     _check_trainable(inner, optimizer, structure)
+    rehearse(inner, structure)
     return Session(
         inner,
         model,
