@@ -8,10 +8,12 @@ import time
 
 import pytest
 import torch
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from secateur.errors import StorageError
 from secateur.training.trainer import InterruptedRunError, create_run, train
+from secateur.training.trainer._checkpoint import read_checkpoint
 from tests.training.trainer.tiny_runs import (
     events,
     finished_run,
@@ -95,6 +97,30 @@ def test_stopped_twice_within_epochs_it_ends_the_same(whole, tmp_path, name):
             run_with(run, steps, ask_to_stop)
     train(run, on_progress=ignore)
     assert_same(run, whole(name))
+
+
+@pytest.mark.parametrize(("asked", "stopped"), [(7, 7), (10, 11)])
+def test_no_step_is_lost_when_it_stops(tmp_path, asked, stopped):
+    """The last step of an epoch is followed by validation and the first step of the next one."""
+    run = create_run(tiny_config(), tmp_path / "run")
+    with pytest.raises(InterruptedRunError):
+        run_with(run, asked, ask_to_stop)
+    assert read_checkpoint(run)["loop"]["step"] == stopped
+    assert events(run)[-1]["step"] == stopped
+
+
+def test_dropout_goes_on_where_it_was(tmp_path, monkeypatch):
+    def build(name, **shape):
+        layers = [nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, 10)]
+        return nn.Sequential(*layers)
+
+    monkeypatch.setattr("secateur.models.build", build)
+    whole = finished_run(tiny_config(), tmp_path / "whole").run
+    run = create_run(tiny_config(), tmp_path / "run")
+    with pytest.raises(InterruptedRunError):
+        run_with(run, 8, ask_to_stop)
+    train(run, on_progress=ignore)
+    assert_same(run, whole)
 
 
 def test_killed_within_an_epoch_it_goes_on_from_the_one_before(whole, tmp_path):

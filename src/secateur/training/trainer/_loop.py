@@ -119,7 +119,6 @@ class Loop:
         self._parts.model.train()
         while self._parts.train.epoch < self._config.training.epochs:
             self._run_epoch()
-            self._stop_if_asked()
 
     def record(self, event: Mapping[str, object]) -> None:
         """Write an event of the search down, with what only the loop knows.
@@ -223,9 +222,10 @@ class Loop:
             self._epoch_seconds += now - begun
             self.train_seconds += now - begun
             begun = now
-            # The last batch of an epoch belongs to what follows it.
-            if self._parts.train.state_dict()["position"]:
-                self._stop_if_asked()
+            # After the last batch of an epoch comes its end; the next epoch looks again.
+            if self._surroundings.request.is_made and self._parts.train.state_dict()["position"]:
+                self._write_checkpoint()
+                raise InterruptedRunError(self._surroundings.run)
         self._close_epoch()
 
     def _train_on(self, images: Tensor, labels: Tensor) -> None:
@@ -282,12 +282,6 @@ class Loop:
         self._tally = Tally()
         self._epoch_seconds = 0.0
         self._write_checkpoint()
-
-    def _stop_if_asked(self) -> None:
-        if self._surroundings.request.is_made and self.step < self.total_steps:
-            if self._parts.train.state_dict()["position"]:
-                self._write_checkpoint()
-            raise InterruptedRunError(self._surroundings.run)
 
     def _write_checkpoint(self) -> None:
         log = self._surroundings.log
