@@ -16,10 +16,17 @@ _MAPPING = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attenti
 
 
 def counted_macs(model: nn.Module, *inputs: torch.Tensor) -> float:
-    """Run a model once in evaluation mode and count; a MAC is two FLOPs."""
-    training = model.training
+    """Run a model once in evaluation mode and count; a MAC is two FLOPs.
+
+    The fused kernel of `nn.MultiheadAttention` is one operation that the counter does not know.
+    """
+    training, fast = model.training, torch.backends.mha.get_fastpath_enabled()
     model.eval()
-    with FlopCounterMode(display=False, custom_mapping=_MAPPING) as counter, torch.no_grad():
-        model(*inputs)
-    model.train(training)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False, custom_mapping=_MAPPING) as counter, torch.no_grad():
+            model(*inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        model.train(training)
     return counter.get_total_flops() / 2
