@@ -9,7 +9,7 @@ CHROMIUM := $(shell command -v chromium || command -v chromium-browser || comman
 .PHONY: help demo test lint check bench clean
 
 help:
-	@echo "make demo    train a network that finds its own size, about two minutes"
+	@echo "make demo    train a network that finds its own size, under a minute once installed"
 	@echo "make test    run the tests"
 	@echo "make lint    style, types and the order of the floors"
 	@echo "make check   lint, then test"

@@ -126,6 +126,8 @@ def report(rows: dict[str, list[trainer.Outcome]], preset: Preset, price: float)
     for name, outcomes in rows.items():
         ends = [share_of_training(outcome.run) for outcome in outcomes]
         accuracies = [100 * outcome.test_accuracy for outcome in outcomes]
+        pairs = zip(outcomes, dense, strict=True)
+        slower = statistics.mean(o.train_seconds / d.train_seconds for o, d in pairs)
         table.add_row(
             name,
             f"{statistics.mean(accuracies):.2f}",
@@ -133,8 +135,7 @@ def report(rows: dict[str, list[trainer.Outcome]], preset: Preset, price: float)
             f"{statistics.mean(o.macs for o in outcomes) / dense[0].macs:.1%}",
             f"{statistics.mean(o.params for o in outcomes) / dense[0].params:.1%}",
             f"{statistics.mean(len(end['removed_layers']) for end in ends):.1f}",
-            f"{statistics.mean(o.train_seconds for o in outcomes):.0f} "
-            f"({statistics.mean(o.train_seconds / d.train_seconds for o, d in zip(outcomes, dense, strict=True)):.2f} x)",
+            f"{statistics.mean(o.train_seconds for o in outcomes):.0f} ({slower:.2f} x)",
             f"{statistics.mean(end['training_macs'] for end in ends):.2e}",
         )
     console = Console(width=130)

@@ -76,7 +76,8 @@ def theirs(model: nn.Module, example: torch.Tensor) -> float:
 def median_of(repeat: int, run: Callable[[], tuple[float, ...]]) -> tuple[float, ...]:
     """Return the median of each figure over some runs, after one that does not count."""
     run()
-    return tuple(statistics.median(column) for column in zip(*(run() for _ in range(repeat))))
+    columns = zip(*(run() for _ in range(repeat)), strict=True)
+    return tuple(statistics.median(column) for column in columns)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Floor 1: what a model is made of and what it costs."""
 
+from secateur.structure._collector import without_collector
 from secateur.structure._cost import Cost, Factor, Polynomial, Term
 from secateur.structure._inventory import named_tensors
 from secateur.structure._proof import prove
@@ -37,4 +38,5 @@ __all__ = [
     "named_tensors",
     "prove",
     "trace",
+    "without_collector",
 ]

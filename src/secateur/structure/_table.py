@@ -41,8 +41,9 @@ def table(structure: Structure) -> RenderableType:
     """
     macs, params = structure.cost.macs.value(), structure.cost.params.value()
     head = Text(
-        f"{len(structure.families)} families, {structure.num_units:,} units, "
-        f"{structure.num_layers} removable layers; "
+        f"{_counted(len(structure.families), 'family', 'families')}, "
+        f"{_counted(structure.num_units, 'unit', 'units')}, "
+        f"{_counted(structure.num_layers, 'removable layer', 'removable layers')}; "
         f"{_short(macs)} MACs (FLOPs = 2 x MACs), {_short(params)} parameters"
     )
     return Group(head, _families(structure, macs, params), *_layers(structure), *_fixed(structure))
@@ -105,6 +106,10 @@ def _fixed(structure: Structure) -> list[Text]:
     if any(family.inexact for family in structure.families):
         lines.append(Text("~ inexact: shares a statistic with other units", style="dim"))
     return lines
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def _short(value: float) -> str:

@@ -7,9 +7,7 @@ meet a line which fails there are fixed.
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import nn
 from secateur.errors import TraceError
 from secateur.structure._assemble import Units, cost, families, fixed_axes, number_units
 from secateur.structure._branches import find_layers
+from secateur.structure._collector import without_collector
 from secateur.structure._evidence import Evidence, Places, places_of, scalars_of
 from secateur.structure._inventory import Inventory, fresh_twins, take_inventory
 from secateur.structure._proof import Violation, find_violation
@@ -58,24 +57,8 @@ def trace(model: nn.Module, example_inputs: Any, *, allow_inexact: bool = False)
         >>> [(family.name, family.num_units) for family in structure.families]
         [('0', 4)]
     """
-    with _without_collector():
+    with without_collector():
         return _traced(model, as_example(example_inputs), allow_inexact)
-
-
-@contextlib.contextmanager
-def _without_collector() -> Generator[None]:
-    """Pause the cyclic garbage collector.
-
-    A trace makes many small objects and hardly any garbage, but their number sets off full
-    collections of everything the process holds: half of the time of tracing DenseNet-121.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _traced(model: nn.Module, example: Example, allow_inexact: bool) -> Structure:

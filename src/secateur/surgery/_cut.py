@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateur.errors import SurgeryError
-from secateur.structure import Decision, Live, Structure, named_tensors, prove
+from secateur.structure import Decision, Live, Structure, named_tensors, prove, without_collector
 from secateur.surgery._compose import compose
 from secateur.surgery._edit import Edit
 from secateur.surgery._journal import Journal
@@ -75,7 +75,7 @@ def cut_(
         return live, edit_of(model)
     plan = plan_cut(model, structure, live, after)
     copies = [_copy_inside(extra, model) for extra in extra_models]
-    with Journal() as journal:
+    with without_collector(), Journal() as journal:
         edit = _cut_one_(model, plan, optimizers, journal)
         for copy in copies:
             _cut_one_(copy, plan, (), journal)
