@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import secateur.cli  # noqa: F401 (lightning-fabric sets environment variables when imported)
 from tests.clean_room import Snapshot
 
 SEED_VARIABLE = "SECATEUR_TEST_SEED"
