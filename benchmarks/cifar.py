@@ -1,6 +1,6 @@
 """CIFAR-10 (JPEG), ResNet-20: the network found against one narrowed by hand to the same MACs.
 
-    python benchmarks/cifar.py [--preset cpu|gpu] [--data FILE] [--price NU] [--seeds N]
+    python benchmarks/cifar.py [--preset cpu|gpu] [--data FILE] [--price NU] [--settle-at SHARE] [--seeds N]
 
 Three runs a seed with the same schedule: dense; with structure search; and a dense ResNet-20 whose
 widths are all scaled so that it has the MACs the search ended at. Accuracy is that of the last
@@ -96,6 +96,9 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--data", type=Path, default=DATA, help="the .npz of JPEG files")
     parser.add_argument("--price", type=float, default=0.5, help="nats per 100 % of the MACs")
+    parser.add_argument(
+        "--settle-at", type=float, help="share of the run until the structure is final"
+    )
     parser.add_argument("--seeds", type=int, help="number of seeds (default: the preset's)")
     parser.add_argument("--out", type=Path, help="keep the run folders here")
     options = parser.parse_args()
@@ -105,7 +108,7 @@ def main() -> None:
     for seed in range(options.seeds or preset.seeds):
         base = folder / f"seed-{seed}"
         dense = run_once(config(preset, options.data, seed), base / "dense", f"dense {seed}")
-        search = trainer.SearchConfig(price=options.price)
+        search = trainer.SearchConfig(price=options.price, settle_at=options.settle_at)
         settings = config(preset, options.data, seed, search=search)
         found = run_once(settings, base / "found", f"found {seed}")
         width = width_for(found.macs, preset.size)
