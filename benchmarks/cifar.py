@@ -1,6 +1,6 @@
 """CIFAR-10 (JPEG), ResNet-20: the network found against one narrowed by hand to the same MACs.
 
-    python benchmarks/cifar.py [--preset cpu|gpu] [--data FILE] [--price NU] [--settle-at SHARE] [--seeds N]
+    python benchmarks/cifar.py [--preset cpu|gpu] [--data FILE] [--price NU] [--settle-at SHARE]
 
 Three runs a seed with the same schedule: dense; with structure search; and a dense ResNet-20 whose
 widths are all scaled so that it has the MACs the search ended at. Accuracy is that of the last
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--data", type=Path, default=DATA, help="the .npz of JPEG files")
-    parser.add_argument("--price", type=float, default=0.5, help="nats per 100 % of the MACs")
+    parser.add_argument("--price", type=float, default=0.5, help="nats per 100 %% of the MACs")
     parser.add_argument(
         "--settle-at", type=float, help="share of the run until the structure is final"
     )
