@@ -94,4 +94,6 @@ def test_no_path_of_a_machine_is_in_the_repository(path):
 
 def test_the_check_for_machine_paths_sees_them():
     line = f"data = '{Path('/') / 'home' / 'ada' / 'data'}'"
-    assert machine_paths(f"first\n{line}\nsee docs/home/page and a/work/b") == [line]
+    assert machine_paths(f"first\n{line}\nsee docs/home/page and a{Path('/') / 'work' / 'b'}") == [
+        line
+    ]

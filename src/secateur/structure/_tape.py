@@ -134,7 +134,6 @@ class Tape:
         charges: Where the MACs are.
         output_nodes: Nodes whose result leaves the model.
         doubts: Nodes that were given the size of a labelled axis as a number.
-        unknown: Operations without a rule, by name.
         function: Name and arguments of the PyTorch function the model is calling.
         groupings: How the groups of each convolution were read, by the name of its weight.
         edges: Ids that can only leave together, and the node that says so.
@@ -151,7 +150,6 @@ class Tape:
     charges: list[Charge] = field(default_factory=list)
     output_nodes: set[int] = field(default_factory=set)
     doubts: list[Node] = field(default_factory=list)
-    unknown: set[str] = field(default_factory=set)
     function: tuple[str, tuple[object, ...]] = ("", ())
     groupings: dict[str, Grouping] = field(default_factory=dict)
     edges: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
@@ -166,7 +164,6 @@ class Tape:
             num_ids=self.num_ids,
             ranges=self.ranges,
             doubts=self.doubts,
-            unknown=self.unknown,
             groupings=self.groupings,
             edges=self.edges,
             freezes=self.freezes,

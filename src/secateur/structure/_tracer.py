@@ -29,8 +29,8 @@ _OWN_CODE = tuple(
 )
 _MAX_VALUE_ELEMENTS = 2_000_000
 _RANDOM = ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial")
-_RESHAPING = {"view", "_unsafe_view", "expand", "slice", "split", "split_with_sizes", "select"}
-_LAYOUT_NUMBERS = _RESHAPING | {
+_LAYOUT_NUMBERS = {
+    "view", "_unsafe_view", "expand", "slice", "split", "split_with_sizes", "select",
     "native_layer_norm", "native_group_norm", "_fused_rms_norm", "repeat", "as_strided",
     "constant_pad_nd", "pixel_shuffle", "pixel_unshuffle", "permute", "transpose", "unsqueeze",
     "squeeze", "cat", "stack", "unbind", "convolution", "native_channel_shuffle", "new_zeros",
@@ -152,7 +152,6 @@ def _unknown(call: Call) -> Any:
     labels = [label for t in tensors for label in info_of(t).labels]
     if labels:
         name = call.func._schema.name.replace("::", ".")
-        call.tape.unknown.add(name)
         call.tape.freeze(labels, f"meets {name}, for which there is no rule")
     out = call.run()
     for result in _results(out):

@@ -29,7 +29,6 @@ _PLAIN = {
     "elu_",
     "fill",
     "fill_",
-    "glu_jvp",
     "hardsigmoid",
     "hardsigmoid_",
     "hardswish",

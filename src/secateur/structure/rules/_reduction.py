@@ -102,7 +102,6 @@ def _mean(x: Tensor, axes: frozenset[int], keepdim: bool) -> Tensor:
     "sort",
     "argsort",
     "topk",
-    "flash_softmax",
 )
 def along_axis(call: Call) -> Any:
     """Mix all positions of one axis and keep the axis."""
