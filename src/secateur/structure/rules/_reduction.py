@@ -9,7 +9,9 @@ from torch import Tensor
 
 from secateur.structure._coupling import reduced
 from secateur.structure._label import Label
+from secateur.structure.rules._layout import part_of
 from secateur.structure.rules._norm import mixed
+from secateur.structure.rules._pointwise import pointwise
 from secateur.structure.rules._registry import Call, empty_like_shape, positive_axes, rule
 
 
@@ -43,17 +45,10 @@ def statistic(call: Call) -> Any:
 def reduction(call: Call) -> Any:
     """Reduce over axes; units on those axes alone become fixed."""
     if len(call.args) > 1 and isinstance(call.args[1], Tensor):
-        return _binary(call)
+        return pointwise(call)  # max(a, b) and min(a, b)
     axes, keepdim = _axes_and_keepdim(call)
     message = "is reduced over, so the result depends on every unit"
     return _finish(call, reduced(call.tape, call.labels(), axes, message), axes, keepdim)
-
-
-def _binary(call: Call) -> Any:
-    """``max(a, b)`` and ``min(a, b)`` of two tensors are element-wise."""
-    from secateur.structure.rules._pointwise import pointwise
-
-    return pointwise(call)
 
 
 def _axes_and_keepdim(call: Call) -> tuple[frozenset[int], bool]:
@@ -121,8 +116,6 @@ def along_axis(call: Call) -> Any:
 @rule("glu")
 def glu(call: Call) -> Tensor:
     """Gate one half of an axis by the other: a split and a product."""
-    from secateur.structure.rules._layout import part_of
-
     x = call.args[0]
     axis = call.arg(1, "dim", -1) % x.ndim
     labels = []
