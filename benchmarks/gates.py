@@ -1,10 +1,11 @@
 """What attached gates cost a training step: ResNet-20, batch 128, against the plain step.
 
-    python benchmarks/gates.py [--steps N]
+    python benchmarks/gates.py [--steps N] [--rounds N]
 
-Three loops on copies of one network take turns step by step, so that a drifting machine drifts for
-all: plain, attached with nothing sampled yet (warm-up), attached while gates are sampled. Medians
-of the steps and of the ratios pair by pair.
+Loops on copies of one network take turns step by step, so that a drifting machine drifts for all:
+plain, plain once more (what differs between these two is noise), attached with nothing sampled yet
+(warm-up), attached while gates are sampled. Where a copy happens to lie in memory counts for more
+than the hooks do, so every round makes new copies; the ratio is the median over all pairs of steps.
 """
 
 import argparse
@@ -24,6 +25,24 @@ from secateur import models
 
 BATCH = 128
 WARMUP = 20
+LOOPS = ("plain", "plain again", "nothing sampled", "sampling")
+
+
+def loop_of(name: str, network: torch.nn.Module) -> Callable[[], float]:
+    """Return the step of one loop on a copy of the network, warmed up."""
+    model = copy.deepcopy(network)
+    device = next(model.parameters()).device
+    # A learning rate of almost nothing keeps worths, and with them the draws, where they are.
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
+    if not name.startswith("plain"):
+        warmup = WARMUP if name == "sampling" else 10**6
+        method = secateur.ComplexityAware(price=0.3, warmup=warmup, patience=2000)
+        example = torch.randn(2, 3, 32, 32, device=device)
+        secateur.attach(model, optimizer, example, method=method, total_steps=4 * 10**6)
+    step = step_of(model, optimizer)
+    for _ in range(WARMUP + 5 if name == "sampling" else 5):
+        step()
+    return step
 
 
 def step_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], float]:
@@ -52,31 +71,21 @@ def _wait(device: torch.device) -> None:
 def main() -> None:
     """Run the loops and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=60, help="counted steps of each loop")
-    steps = parser.parse_args().steps
+    parser.add_argument("--steps", type=int, default=25, help="counted steps a loop and round")
+    parser.add_argument("--rounds", type=int, default=6, help="rounds, each with new copies")
+    options = parser.parse_args()
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = models.build("resnet20", 10, 3, 32).to(device)
-    example = torch.randn(2, 3, 32, 32, device=device)
-    loops = {}
-    for name, warmup in (("plain", None), ("nothing sampled", 10**6), ("sampling", WARMUP)):
-        model = copy.deepcopy(network)
-        # A learning rate of almost nothing keeps worths, and with them the draws, where they are.
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
-        if warmup is not None:
-            method = secateur.ComplexityAware(price=0.3, warmup=warmup, patience=2000)
-            secateur.attach(model, optimizer, example, method=method, total_steps=4 * 10**6)
-        loops[name] = step_of(model, optimizer)
-    for _ in range(3 * WARMUP):
-        loops["sampling"]()
-    for step in loops.values():
-        step()
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(steps):
-        for name, step in loops.items():
-            seconds[name].append(step())
+    seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
+    for turn in range(options.rounds):
+        names = [*LOOPS[turn % len(LOOPS) :], *LOOPS[: turn % len(LOOPS)]]
+        loops = {name: loop_of(name, network) for name in names}
+        for _ in range(options.steps):
+            for name, step in loops.items():
+                seconds[name].append(step())
     table = Table("loop", "median step ms", "ratio to plain", "target")
-    for name, target in (("plain", ""), ("nothing sampled", "<= 1.02"), ("sampling", "<= 1.05")):
+    for name, target in zip(LOOPS, ("", "", "<= 1.02", "<= 1.05"), strict=True):
         ratios = [a / b for a, b in zip(seconds[name], seconds["plain"], strict=True)]
         table.add_row(
             name,
@@ -86,7 +95,8 @@ def main() -> None:
         )
     console = Console()
     console.print(table)
-    console.print(f"{steps} steps each, batch {BATCH}; {describe()}")
+    counted = options.steps * options.rounds
+    console.print(f"{counted} steps each, batch {BATCH}; {describe()}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from secateur.errors import StorageError
 from secateur.storage._document import Document, TensorRecord
 from secateur.storage._inventory import Held, inventory
+from secateur.structure import named_modules
 
 
 def fill_(model: nn.Module, document: Document, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -31,7 +32,7 @@ def fill_(model: nn.Module, document: Document, tensors: Mapping[str, Tensor], p
     """
     built = {name: held for held in inventory(model) for name in held.names}
     _check_tensors(built, document, path)
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = named_modules(model)
     used: dict[int, Tensor] = {}
     for name, record in document.tensors.items():
         filled = _filled(built[name], tensors[name], used)

@@ -10,7 +10,7 @@ from secateur.errors import StorageError
 from secateur.storage._document import EditRecord, StubRecord
 from secateur.storage._inventory import inventory
 from secateur.storage._positions import expand_runs, read_runs
-from secateur.structure import RELU, Stub
+from secateur.structure import RELU, Stub, named_modules
 from secateur.surgery import Edit
 
 
@@ -31,7 +31,7 @@ def fitting_edit(record: EditRecord, model: nn.Module, path: Path) -> Edit:
     Raises:
         StorageError: If the edit names something that the model does not have, or asks for more.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = named_modules(model)
     _check_kept(record, model, path)
     for stub in record.stubs:
         _check_stub(stub, modules, path)

@@ -2,7 +2,7 @@
 
 from secateur.structure._collector import without_collector
 from secateur.structure._cost import Cost, Factor, Polynomial, Term
-from secateur.structure._inventory import named_tensors
+from secateur.structure._inventory import named_modules, named_tensors
 from secateur.structure._proof import prove
 from secateur.structure._structure import (
     Decision,
@@ -35,6 +35,7 @@ __all__ = [
     "Stub",
     "TensorInfo",
     "Term",
+    "named_modules",
     "named_tensors",
     "prove",
     "trace",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from secateur.structure._cost import Cost, Factor, Polynomial, Term
 from secateur.structure._label import Ids
@@ -53,21 +54,19 @@ def number_units(tape: Tape, solution: Solution) -> Units:
     marks = draw.integers(1, 2**63, size=len(arrays), dtype=np.uint64)
     lengths = [len(ids) for ids in arrays]
     np.add.at(signature, component[np.concatenate(arrays)], np.repeat(marks, lengths))
-    first = np.full(len(free), np.iinfo(np.int64).max)
-    np.minimum.at(first, component, np.arange(len(component)))
-    family = np.full(len(free), -1, dtype=np.int64)
-    unit = np.full(len(free), -1, dtype=np.int64)
+    first = np.empty(len(free), dtype=np.int64)
+    first[component[::-1]] = np.arange(len(component))[::-1]
     chosen = np.flatnonzero(free)
     chosen = chosen[np.argsort(first[chosen], kind="stable")]
-    numbers: dict[int, int] = {}
-    sizes: list[int] = []
-    for c, mark in zip(chosen.tolist(), signature[chosen].tolist(), strict=True):
-        number = numbers.setdefault(mark, len(numbers))
-        if number == len(sizes):
-            sizes.append(0)
-        family[c], unit[c] = number, sizes[number]
-        sizes[number] += 1
-    return Units(family, unit, tuple(sizes))
+    _, starts, marked = np.unique(signature[chosen], return_index=True, return_inverse=True)
+    number = np.argsort(np.argsort(starts))[marked]
+    sizes = np.bincount(number, minlength=len(starts))
+    family = np.full(len(free), -1, dtype=np.int64)
+    unit = np.full(len(free), -1, dtype=np.int64)
+    family[chosen] = number
+    grouped = np.argsort(number, kind="stable")
+    unit[chosen[grouped]] = np.arange(len(chosen)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return Units(family, unit, tuple(sizes.tolist()))
 
 
 def families(
@@ -86,21 +85,20 @@ def families(
     """
     members: list[list[Member]] = [[] for _ in units.sizes]
     inexact = np.full(len(units.sizes), -1, dtype=np.int64)
+    seen: dict[bytes, list[_Place]] = {}
     for (name, axis), ids in tape.ranges.items():
         component = solution.component[ids]
-        family = units.family[component]
-        for number, position in _by_family(family):
-            order = np.argsort(units.unit[component[position]], kind="stable")
-            index = position[order].reshape(units.sizes[number], -1)
-            members[number].append(
-                Member(
-                    tensor=name,
-                    axis=axis,
-                    index=torch.from_numpy(index),
-                    consumes=bool(solution.consumed[ids[position]].all()),
-                )
+        key = component.tobytes()
+        if key not in seen:
+            seen[key] = list(_places(component, units))
+            for place in seen[key]:
+                worst = solution.inexact[component[place.positions]].max()
+                inexact[place.family] = max(inexact[place.family], worst)
+        for place in seen[key]:
+            consumes = bool(solution.consumed[ids[place.positions]].all())
+            members[place.family].append(
+                Member(tensor=name, axis=axis, index=place.index, consumes=consumes)
             )
-            inexact[number] = max(inexact[number], solution.inexact[component[position]].max())
     names: dict[str, int] = {}
     result = []
     for number, (own, size) in enumerate(zip(members, units.sizes, strict=True)):
@@ -119,18 +117,27 @@ def families(
     return tuple(result)
 
 
-def _by_family(family: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield the families on an axis, each with its positions in ascending order."""
-    if len(family) and (family == family[0]).all():
-        if family[0] >= 0:
-            yield int(family[0]), np.arange(len(family))
-        return
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """Where one family lies on an axis: its positions, and those of each unit ``[U, K]``."""
+
+    family: int
+    positions: NDArray[np.int64]
+    index: Tensor
+
+
+def _places(component: NDArray[np.int64], units: Units) -> Iterator[_Place]:
+    """Yield the families on an axis of these components."""
+    family = units.family[component]
     order = np.argsort(family, kind="stable")
     edges = np.flatnonzero(np.diff(family[order], prepend=-2, append=-2))
     for start, stop in itertools.pairwise(edges.tolist()):
         number = int(family[order[start]])
         if number >= 0:
-            yield number, order[start:stop]
+            positions = order[start:stop]
+            unit = np.argsort(units.unit[component[positions]], kind="stable")
+            index = torch.from_numpy(positions[unit].reshape(units.sizes[number], -1))
+            yield _Place(number, positions, index)
 
 
 def _maker(members: Sequence[Member], tensors: Mapping[str, TensorInfo]) -> Member:
@@ -173,9 +180,10 @@ def cost(
     cache: dict[bytes, Factor] = {}
 
     def factor(ids: Ids) -> Factor:
-        key = ids.tobytes()
+        component = solution.component[ids]
+        key = component.tobytes()
         if key not in cache:
-            cache[key] = _factor(solution, units, ids)
+            cache[key] = _factor(units, component)
         return cache[key]
 
     def within_node(node: int) -> tuple[int, ...]:
@@ -216,8 +224,8 @@ def _term(coefficient: float, factors: Sequence[Factor], layers: tuple[int, ...]
     return Term(coefficient, tuple(left), layers)
 
 
-def _factor(solution: Solution, units: Units, ids: Ids) -> Factor:
-    family = units.family[solution.component[ids]]
+def _factor(units: Units, component: NDArray[np.int64]) -> Factor:
+    family = units.family[component]
     free = family[family >= 0]
     counts = np.bincount(free, minlength=len(units.sizes))
     found = np.flatnonzero(counts).tolist()
@@ -246,7 +254,10 @@ def fixed_axes(tape: Tape, solution: Solution, tensors: Mapping[str, TensorInfo]
         if not info.is_parameter or axis > 1 or len(info.shape) < 2:
             continue
         blame = solution.blame[solution.component[ids]]
-        for number, count in zip(*np.unique(blame[blame >= 0], return_counts=True), strict=True):
+        blame = blame[blame >= 0]
+        if not len(blame):
+            continue
+        for number, count in zip(*np.unique(blame, return_counts=True), strict=True):
             reason = solution.reasons[int(number)]
             result.append(Fixed(what=f"{name}[{axis}]", size=int(count), reason=reason))
     return result

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,19 +77,21 @@ class Polynomial:
         degree = max((len(factors) for factors, _ in merged), default=0)
         depth = max((len(layers) for _, layers in merged), default=0)
         self._coefficient_T = torch.tensor(list(merged.values()), dtype=torch.float64)
-        self._factor_TD = torch.full((len(merged), max(degree, 2)), one)
-        self._layer_TD = torch.full((len(merged), max(depth, 1)), num_layers)
-        self._fixed_Q = torch.ones(one + 1, dtype=torch.float64)
-        self._multiplicity_QF = torch.zeros(one + 1, num_families, dtype=torch.float64)
+        factor_TD = np.full((len(merged), max(degree, 2)), one)
+        layer_TD = np.full((len(merged), max(depth, 1)), num_layers)
+        fixed_Q = np.ones(one + 1)
+        multiplicity_QF = np.zeros((one + 1, num_families))
         for factor, q in distinct.items():
-            self._fixed_Q[q] = factor.fixed
+            fixed_Q[q] = factor.fixed
             for family, multiplicity in factor.multiplicity:
-                self._multiplicity_QF[q, family] = multiplicity
+                multiplicity_QF[q, family] = multiplicity
         for t, (factors, layers) in enumerate(merged):
-            for d, factor in enumerate(factors):
-                self._factor_TD[t, d] = distinct[factor]
-            for d, layer in enumerate(layers):
-                self._layer_TD[t, d] = layer
+            factor_TD[t, : len(factors)] = [distinct[factor] for factor in factors]
+            layer_TD[t, : len(layers)] = layers
+        self._factor_TD = torch.from_numpy(factor_TD)
+        self._layer_TD = torch.from_numpy(layer_TD)
+        self._fixed_Q = torch.from_numpy(fixed_Q)
+        self._multiplicity_QF = torch.from_numpy(multiplicity_QF)
         first, second = self._factor_TD[:, 0], self._factor_TD[:, 1]
         shared_TF = self._multiplicity_QF[first] * self._multiplicity_QF[second]
         self._squared_T = torch.nonzero(shared_TF.any(dim=1)).flatten()

@@ -60,6 +60,12 @@ def couple(tape: Tape, operands: Sequence[Operand]) -> tuple[Label, ...]:
     Returns:
         Labels of the result, on disjoint sets of axes unless they are independent.
     """
+    if _alike(operands):
+        result, *rest = (operand.labels[0] for operand in operands)
+        for label in rest:
+            tape.join(label.ids, result.ids)
+            result = label if label.ids.size >= result.ids.size else result
+        return (result,)
     merged: list[Label] = []
     for k, operand in enumerate(operands):
         others = [other for i, other in enumerate(operands) if i != k]
@@ -69,6 +75,17 @@ def couple(tape: Tape, operands: Sequence[Operand]) -> tuple[Label, ...]:
             if left is not None:
                 merged = _merged(tape, merged, left)
     return tuple(merged)
+
+
+def _alike(operands: Sequence[Operand]) -> bool:
+    """Recognise what most operations are: one label each, on the same axes of the same size."""
+    if any(len(operand.labels) != 1 for operand in operands):
+        return False
+    axes, shape = operands[0].labels[0].axes, operands[0].shape
+    return all(
+        operand.labels[0].axes == axes and all(operand.shape[a] == shape[a] for a in axes)
+        for operand in operands[1:]
+    )
 
 
 def _without_broadcast_axes(

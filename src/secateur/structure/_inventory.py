@@ -57,11 +57,33 @@ def take_inventory(model: nn.Module) -> Inventory:
     return Inventory(infos, tensors, names)
 
 
+def named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """List all modules, shared ones under each of their paths.
+
+    `torch.nn.Module.named_modules` nests generators as deep as the model, which takes several
+    times as long.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        Path to module, in the order in which they were registered; ``""`` is the model.
+    """
+    found: dict[str, nn.Module] = {}
+    waiting = [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        found[path] = module
+        prefix = f"{path}." if path else ""
+        children = module.__dict__["_modules"]
+        waiting += [
+            (prefix + n, child) for n, child in reversed(children.items()) if child is not None
+        ]
+    return found
+
+
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """List parameters and buffers, ties under each of their names.
-
-    One walk over the modules: the generators of `torch.nn.Module` nest as deep as the model and are
-    walked once for every kind of tensor.
 
     Args:
         model: Any module.
@@ -71,20 +93,13 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """
     parameters: dict[str, Tensor] = {}
     buffers: dict[str, Tensor] = {}
-    waiting = [("", model)]
-    while waiting:
-        prefix, module = waiting.pop()
+    for path, module in named_modules(model).items():
+        prefix = f"{path}." if path else ""
         own = module.__dict__
         for found, kind in ((parameters, "_parameters"), (buffers, "_buffers")):
             for name, tensor in own[kind].items():
                 if tensor is not None:
                     found[prefix + name] = tensor
-        children = own["_modules"]
-        waiting += [
-            (f"{prefix}{name}.", child)
-            for name, child in reversed(children.items())
-            if child is not None
-        ]
     return parameters | buffers
 
 

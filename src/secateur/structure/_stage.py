@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from secateur.nn import SlimMultiheadAttention
+from secateur.structure._inventory import named_modules
 from secateur.structure._tape import Info, ModuleCall, Tape
 from secateur.structure._tracer import Tracer
 from secateur.structure.rules import attach_info, info_of
@@ -42,7 +43,9 @@ class Stage:
         self.model = model
         self._twins = twins
         self._names = names
-        self._paths = {id(module): path for path, module in model.named_modules()}
+        self._paths: dict[int, str] = {}
+        for path, module in named_modules(model).items():
+            self._paths.setdefault(id(module), path)
 
     @contextlib.contextmanager
     def open(self, *, training: bool) -> Generator[None]:

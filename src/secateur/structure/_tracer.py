@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -38,6 +39,44 @@ _LAYOUT_NUMBERS = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """What is to be known of an ATen operation; asking its schema each time is slow.
+
+    Attributes:
+        func: The overload.
+        name: Such as ``aten.add``.
+        rule: The rule that follows it.
+        keeps_scalars: Whether its number arguments have to stay as they are in a smaller model.
+        is_dynamic: Whether the shape of its result may depend on data.
+        is_mutable: Whether it writes to an argument.
+        returns_number: Whether it hands a tensor's content to Python.
+    """
+
+    func: Any
+    name: str
+    rule: Rule
+    keeps_scalars: bool
+    is_dynamic: bool
+    is_mutable: bool
+    returns_number: bool
+
+    @classmethod
+    def of(cls, func: Any) -> _Operation:
+        """Look an operation up."""
+        name = func._schema.name.replace("::", ".")
+        plain = name.removeprefix("aten.")
+        return cls(
+            func=func,
+            name=name,
+            rule=_find_rule(func),
+            keeps_scalars=plain not in _LAYOUT_NUMBERS,
+            is_dynamic=torch.Tag.dynamic_output_shape in func.tags,
+            is_mutable=func._schema.is_mutable,
+            returns_number=plain in ("_local_scalar_dense", "is_nonzero", "equal"),
+        )
+
+
 class Tracer(TorchDispatchMode):
     """Dispatch mode that hands every ATen call to its rule.
 
@@ -51,12 +90,15 @@ class Tracer(TorchDispatchMode):
         self.tape = tape
         self._outermost = outermost
         self.stack: list[int] = []
-        self._rules: dict[Any, Rule] = {}
+        self._operations: dict[Any, _Operation] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Trace one call; see `torch.utils._python_dispatch.TorchDispatchMode`."""
+        operation = self._operations.get(func)
+        if operation is None:
+            operation = self._operations[func] = _Operation.of(func)
         kwargs = dict(kwargs or {})
         tensors = _tensors_in(args, kwargs)
         if any(t.device.type != "meta" for t in tensors):
@@ -65,25 +107,26 @@ class Tracer(TorchDispatchMode):
         if kwargs.get("device") is not None or not tensors:
             kwargs["device"] = torch.device("meta")
         infos = [info_of(t) for t in tensors]
-        node = self._node(func, args, tensors, infos)
-        value = _known_value(func, args, kwargs, tensors, infos)
-        if func._schema.name in ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal"):
+        node = self._node(operation, args, tensors, infos)
+        value = _known_value(operation, args, kwargs, tensors, infos)
+        if operation.returns_number:
             return self._scalar(value)
         if not tensors:
             kwargs = _accepted(func, kwargs)
-        out = self._out(func, args, kwargs, value)
+        out = self._out(operation, args, kwargs, value)
         twins = [t for t, i in zip(tensors, infos, strict=True) if i.tensor and i.node is None]
         for result in _results(out):
             if all(result is not stored for stored in twins):
                 self._sign(result, node, value)
         return out
 
-    def _node(self, func: Any, args: Any, tensors: list[Tensor], infos: list[Info]) -> Node:
+    def _node(
+        self, operation: _Operation, args: Any, tensors: list[Tensor], infos: list[Info]
+    ) -> Node:
         file, line = _caller(self._outermost)
-        name = func._schema.name.replace("::", ".")
         node = Node(
             index=len(self.tape.nodes),
-            operation=name,
+            operation=operation.name,
             module=self.tape.calls[self.stack[-1]].path if self.stack else "",
             call=self.stack[-1] if self.stack else -1,
             file=file,
@@ -91,20 +134,16 @@ class Tracer(TorchDispatchMode):
             inputs=tuple(i.node for i in infos if i.node is not None),
             tensors=tuple(i.tensor for i in infos if i.tensor is not None and i.node is None),
             labels=tuple(label for i in infos for label in i.labels),
-            scalars=()
-            if name.removeprefix("aten.") in _LAYOUT_NUMBERS
-            else tuple(a for a in args if isinstance(a, (int, float, bool))),
+            scalars=tuple(a for a in args if isinstance(a, (int, float, bool)))
+            if operation.keeps_scalars
+            else (),
             shape=tuple(tensors[0].shape) if tensors else (),
         )
         self.tape.nodes.append(node)
         return node
 
-    def _out(self, func: Any, args: Any, kwargs: Any, value: Any) -> Any:
-        call = Call(self.tape, func, args, kwargs)
-        rule = self._rules.get(func)
-        if rule is None:
-            rule = self._rules[func] = _find_rule(func)
-        if torch.Tag.dynamic_output_shape in func.tags and not _fixed_shape(func, args):
+    def _out(self, operation: _Operation, args: Any, kwargs: Any, value: Any) -> Any:
+        if operation.is_dynamic and not _fixed_shape(operation, args):
             if isinstance(value, Tensor):
                 return torch.empty_like(value, device="meta")
             reason = self.tape.reason("the shape of a result depends on the data")
@@ -112,7 +151,7 @@ class Tracer(TorchDispatchMode):
                 f"The forward cannot be traced: {reason}. Expected a forward whose shapes follow "
                 "from the shapes of its inputs. Move the selection out of the model."
             )
-        return rule(call)
+        return operation.rule(Call(self.tape, operation.func, args, kwargs))
 
     def _scalar(self, value: Any) -> Any:
         if value is None:
@@ -131,9 +170,9 @@ class Tracer(TorchDispatchMode):
             info_of(result).value = value
 
 
-def _fixed_shape(func: Any, args: Any) -> bool:
+def _fixed_shape(operation: _Operation, args: Any) -> bool:
     """Tell whether an indexing operation uses positions rather than masks."""
-    if not func._schema.name.startswith("aten::index"):
+    if not operation.name.startswith("aten.index"):
         return False
     return not any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
 
@@ -198,12 +237,12 @@ def _accepted(func: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _known_value(
-    func: Any, args: Any, kwargs: Any, tensors: list[Tensor], infos: list[Info]
+    operation: _Operation, args: Any, kwargs: Any, tensors: list[Tensor], infos: list[Info]
 ) -> Any:
     """Compute a result for real where all that goes into it is known and small."""
-    if any(i.value is None for i in infos) or func._schema.is_mutable:
+    if any(i.value is None for i in infos) or operation.is_mutable:
         return None
-    name = func._schema.name.removeprefix("aten::")
+    func, name = operation.func, operation.name.removeprefix("aten.")
     if not tensors and (name.startswith(_RANDOM) or name.startswith("empty")):
         return None
 

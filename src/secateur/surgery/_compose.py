@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from secateur.structure import named_tensors
+from secateur.structure import named_modules, named_tensors
 from secateur.surgery._edit import AttributeValue, Edit
 from secateur.surgery._names import names_of
 from secateur.surgery._plan import Plan
@@ -24,7 +24,8 @@ def compose(previous: Edit, plan: Plan, tensors: dict[str, Tensor], model: nn.Mo
     Returns:
         The edit; what it says about tensors and modules that are gone is left out.
     """
-    names, left = names_of(tensors), names_of(named_tensors(model))
+    names = names_of(tensors)
+    left = names_of(named_tensors(model)) if plan.stubs else names
     kept: dict[str, dict[int, tuple[int, ...]]] = {}
     for name, axes in previous.kept.items():
         kept.setdefault(names[id(tensors[name])][0], {}).update(axes)
@@ -34,7 +35,7 @@ def compose(previous: Edit, plan: Plan, tensors: dict[str, Tensor], model: nn.Mo
             before = entry.get(axis)
             now = positions.tolist()
             entry[axis] = tuple(now if before is None else [before[i] for i in now])
-    paths = {path for path, _ in model.named_modules(remove_duplicate=False)}
+    paths = named_modules(model)
     attributes: dict[str, Mapping[str, AttributeValue]] = dict(previous.attributes)
     for path, values in plan.attributes.items():
         attributes[path] = {**attributes.get(path, {}), **values}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from secateur.errors import SurgeryError, UsageError
 from secateur.nn import Shortcut, SlimMultiheadAttention, Zero
-from secateur.structure import RELU, Stub, named_tensors
+from secateur.structure import RELU, Stub, named_modules, named_tensors
 from secateur.surgery._edit import AttributeValue
 from secateur.surgery._journal import Journal
 from secateur.surgery._names import owner_of
@@ -31,7 +31,7 @@ def operate_(model: nn.Module, plan: Plan, journal: Journal) -> None:
         SurgeryError: The model does not have what the plan speaks of.
     """
     tensors = named_tensors(model)
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = named_modules(model)
     for name, axes in plan.slices.items():
         shrink_(tensors[name], axes, journal)
     for path, values in plan.attributes.items():
@@ -40,7 +40,7 @@ def operate_(model: nn.Module, plan: Plan, journal: Journal) -> None:
         _slim_(modules[path], path, journal)
     for stub in plan.stubs:
         _replace_(model, stub, journal)
-    for module in list(model.modules()):
+    for module in (named_modules(model) if plan.stubs else modules).values():
         _clear_caches_(module, journal)
         _leave_fused_kernel_(module, journal)
 

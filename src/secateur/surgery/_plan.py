@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.errors import SurgeryError
-from secateur.structure import Live, Member, Structure, Stub, named_tensors
+from secateur.structure import Live, Member, Structure, Stub, named_modules, named_tensors
 from secateur.surgery._attributes import Resize, resized_attributes
 from secateur.surgery._edit import AttributeValue
 from secateur.surgery._names import names_of, owner_of
@@ -50,26 +51,32 @@ def plan_cut(model: nn.Module, structure: Structure, live: Live, after: Live) ->
     Raises:
         SurgeryError: The model is not in the state ``live``.
     """
-    tensors = named_tensors(model)
+    tensors, modules = named_tensors(model), named_modules(model)
     gone = [layer for i, layer in enumerate(structure.layers) if not live.layers[i]]
     emptied = tuple(f"{stub.module}." for layer in gone for stub in layer.stubs)
     slices: dict[str, dict[int, Tensor]] = {}
     traced: dict[str, tuple[int, ...]] = {}
     gone_before, gone_after = _gone(live), _gone(after)
+    kept: dict[tuple[Any, ...], tuple[int, Tensor]] = {}
     for (canonical, axis), members in _changed_axes(structure, live, after):
         info = structure.tensors[canonical]
         name = next((alias for alias in info.aliases if alias in tensors), None)
         if name is None and canonical.startswith(emptied):
             continue
-        before = _mask(info.shape[axis], members, gone_before)
-        later = _mask(info.shape[axis], members, gone_after)
+        # Axes that carry the same units share their index tensors, and with them the outcome.
+        key = info.shape[axis], *((number, id(member.index)) for number, member in members)
+        if key not in kept:
+            before = _mask(info.shape[axis], members, gone_before)
+            later = _mask(info.shape[axis], members, gone_after)
+            kept[key] = int(before.sum()), torch.from_numpy(np.flatnonzero(later[before]))
+        expected, positions = kept[key]
         size = None if name is None else tensors[name].shape[axis]
-        if name is None or size != int(before.sum()):
-            raise SurgeryError(_wrong_state(canonical, axis, size, int(before.sum())))
-        slices.setdefault(name, {})[axis] = torch.from_numpy(np.flatnonzero(later[before]))
+        if name is None or size != expected:
+            raise SurgeryError(_wrong_state(canonical, axis, size, expected))
+        slices.setdefault(name, {})[axis] = positions
         traced[name] = info.shape
-    stubs = tuple(_stubs(model, structure, live, after))
-    attributes, attentions = _resized(model, tensors, slices, traced)
+    stubs = tuple(_stubs(modules, structure, live, after))
+    attributes, attentions = _resized(modules, tensors, slices, traced)
     return Plan(slices=slices, attributes=attributes, attentions=attentions, stubs=stubs)
 
 
@@ -108,9 +115,10 @@ def _mask(
     return mask
 
 
-def _stubs(model: nn.Module, structure: Structure, live: Live, after: Live) -> Iterator[Stub]:
+def _stubs(
+    modules: Mapping[str, nn.Module], structure: Structure, live: Live, after: Live
+) -> Iterator[Stub]:
     """Yield what replaces the layers that go; a module inside a replaced one needs nothing."""
-    paths = {path for path, _ in model.named_modules(remove_duplicate=False)}
     gone = [
         s.module
         for i, layer in enumerate(structure.layers)
@@ -120,7 +128,7 @@ def _stubs(model: nn.Module, structure: Structure, live: Live, after: Live) -> I
     for number in (live.layers & ~after.layers).nonzero().flatten().tolist():
         layer = structure.layers[number]
         for stub in layer.stubs:
-            if stub.module not in paths and not _below(stub.module, gone):
+            if stub.module not in modules and not _below(stub.module, gone):
                 raise SurgeryError(
                     f"Layer {layer.name!r} cannot go: the model has no module {stub.module!r}, "
                     "which it had when it was traced. Pass the model the structure was traced "
@@ -136,7 +144,7 @@ def _below(path: str, others: Iterable[str]) -> bool:
 
 
 def _resized(
-    model: nn.Module,
+    modules: Mapping[str, nn.Module],
     tensors: dict[str, Tensor],
     slices: Mapping[str, Axes],
     traced: Mapping[str, tuple[int, ...]],
@@ -153,7 +161,6 @@ def _resized(
             shape[axis] = len(kept)
         new[id(tensor)], old[id(tensor)] = tuple(shape), traced[name]
         paths.update(dict.fromkeys(owner_of(alias)[0] for alias in names[id(tensor)]))
-    modules = dict(model.named_modules(remove_duplicate=False))
     attributes, attentions = {}, []
     for path in paths:
         module = modules[path]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SurgeryError
-from secateur.structure import named_tensors
+from secateur.structure import named_modules, named_tensors
 from secateur.surgery._cut import EDIT_ATTRIBUTE, record_
 from secateur.surgery._edit import Edit
 from secateur.surgery._journal import Journal
@@ -73,7 +73,7 @@ def _axes(
 
 
 def _check_modules(model: nn.Module, edit: Edit) -> None:
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = named_modules(model)
     for path, values in edit.attributes.items():
         if path not in modules:
             raise SurgeryError(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from secateur.structure._coupling import Operand, couple, reduced
 from secateur.structure._label import Label, axis_label
-from secateur.structure.rules._registry import Call, empty_like_shape, info_of, rule
+from secateur.structure.rules._registry import Call, empty_like, empty_like_shape, info_of, rule
 
 
 @rule(
@@ -25,7 +24,7 @@ def batch_norm(call: Call) -> Any:
     x = call.args[0]
     vectors = [v for v in call.args[1:5] if isinstance(v, Tensor)]
     labels = _affine(call, x, vectors, frozenset((1,)))
-    out = call.put(torch.empty_like(x), labels)
+    out = call.put(empty_like(x), labels)
     if call.func._schema.name == "aten::batch_norm":
         return out
     return out, empty_like_shape(x, (0,)), empty_like_shape(x, (0,))
@@ -53,7 +52,7 @@ def _normalised(call: Call, vectors: list[Tensor | None]) -> Any:
     operands += call.operands([v for v in vectors if v is not None], x.ndim)
     coupled = couple(call.tape, operands)
     labels = mixed(call, coupled, axes)
-    out = call.put(torch.empty_like(x, memory_format=torch.contiguous_format), labels)
+    out = call.put(empty_like_shape(x, x.shape), labels)
     name = call.func._schema.name
     if name == "aten::native_layer_norm":
         return out, empty_like_shape(x, (0,)), empty_like_shape(x, (0,))
@@ -72,7 +71,7 @@ def group_norm(call: Call) -> Any:
         call.tape.doubt_number(kept_up=bool(vectors))
     else:
         labels = tuple(_by_group(call, label, groups) for label in labels)
-    out = call.put(torch.empty_like(x), labels)
+    out = call.put(empty_like(x), labels)
     return (out, empty_like_shape(x, (0,)), empty_like_shape(x, (0,))) if native else out
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from secateur.structure._coupling import couple
 from secateur.structure._tape import Info
-from secateur.structure.rules._registry import Call, attach_info, info_of, rule
+from secateur.structure.rules._registry import Call, attach_info, empty_like, info_of, rule
 
 _PLAIN = {
     f"aten::{name}"
@@ -63,7 +62,7 @@ def pointwise(call: Call) -> Any:
         labels = couple(call.tape, call.operands(tensors, ndim))
     largest = _like_result(call, tensors)
     if largest is not None:
-        return call.put(torch.empty_like(largest), labels)
+        return call.put(empty_like(largest), labels)
     return _labelled(call, labels)
 
 

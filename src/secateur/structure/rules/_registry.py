@@ -103,6 +103,13 @@ def empty_like_shape(reference: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(shape, dtype=reference.dtype, device="meta")
 
 
+def empty_like(reference: Tensor) -> Tensor:
+    """Do as `torch.empty_like`, which is slow Python code on the meta device."""
+    if reference.is_contiguous():
+        return empty_like_shape(reference, reference.shape)
+    return torch.empty_like(reference)
+
+
 def positive_axes(axes: Any, ndim: int) -> frozenset[int]:
     """Turn an axis, a list of axes or None (all) into a set of axes counted from the front."""
     if axes is None or axes == []:
