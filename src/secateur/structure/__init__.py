@@ -4,6 +4,7 @@ from secateur.structure._collector import without_collector
 from secateur.structure._cost import Cost, Factor, Polynomial, Term
 from secateur.structure._inventory import named_modules, named_tensors
 from secateur.structure._proof import prove
+from secateur.structure._sizes import AttributeValue, Resize, resized_attributes
 from secateur.structure._structure import (
     Decision,
     Family,
@@ -21,6 +22,7 @@ from secateur.structure._trace import trace
 
 __all__ = [
     "RELU",
+    "AttributeValue",
     "Cost",
     "Decision",
     "Factor",
@@ -31,6 +33,7 @@ __all__ = [
     "Member",
     "Polynomial",
     "Reason",
+    "Resize",
     "Structure",
     "Stub",
     "TensorInfo",
@@ -38,6 +41,7 @@ __all__ = [
     "named_modules",
     "named_tensors",
     "prove",
+    "resized_attributes",
     "trace",
     "without_collector",
 ]

@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -23,6 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from secateur.nn import SlimMultiheadAttention
 from secateur.structure._inventory import named_modules
+from secateur.structure._sizes import Resize, resized_attributes, shapes_of
 from secateur.structure._tape import Info, ModuleCall, Tape
 from secateur.structure._tracer import Tracer
 from secateur.structure.rules import attach_info, info_of
@@ -79,7 +78,10 @@ class Stage:
             own["_flat_weights"] = [own["_parameters"].get(n) for n in module._flat_weights_names]
         if type(module) is nn.MultiheadAttention:
             SlimMultiheadAttention.adopt_(module)
-        _mirror_sizes(module, own)
+        old, new = shapes_of(state), shapes_of(own)
+        if old != new:
+            resize = Resize(module=module, traced=old, old=old, new=new)
+            own.update(resized_attributes(resize))
 
     def run(self, tape: Tape, example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
         """Run the forward once and record it.
@@ -149,24 +151,6 @@ class _Functions(TorchFunctionMode):
         """Note the call and carry it out."""
         self._tape.function = (getattr(func, "__name__", ""), args)
         return func(*args, **(kwargs or {}))
-
-
-def _mirror_sizes(module: nn.Module, own: dict[str, Any]) -> None:
-    """Let the attributes that a standard forward reads follow the twins' sizes."""
-    weight = own["_parameters"].get("weight")
-    if weight is None:
-        return
-    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
-        own["normalized_shape"] = tuple(weight.shape)
-    elif isinstance(module, _NormBase):
-        own["num_features"] = weight.shape[0]
-    elif isinstance(module, nn.GroupNorm):
-        own["num_channels"] = weight.shape[0]
-        if module.num_groups == module.num_channels:
-            own["num_groups"] = weight.shape[0]
-    elif isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels:
-        channels = module.in_channels if module.transposed else module.out_channels
-        own["groups"] = module.groups * weight.shape[0] // channels
 
 
 class _Inputs:

@@ -1,7 +1,8 @@
 """Floor 2, for good: removal of units and layers, its record, and the check that it is exact."""
 
+from secateur.structure import AttributeValue
 from secateur.surgery._cut import cut_
-from secateur.surgery._edit import AttributeValue, Edit
+from secateur.surgery._edit import Edit
 from secateur.surgery._rehearse import rehearse
 from secateur.surgery._replay import replay_
 from secateur.surgery._verification import Verification

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from secateur.structure import named_modules, named_tensors
-from secateur.surgery._edit import AttributeValue, Edit
+from secateur.structure import AttributeValue, named_modules, named_tensors
+from secateur.surgery._edit import Edit
 from secateur.surgery._names import names_of
 from secateur.surgery._plan import Plan
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from secateur.structure import Stub
-
-AttributeValue = int | tuple[int, ...]
+from secateur.structure import AttributeValue, Stub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from secateur.errors import SurgeryError, UsageError
 from secateur.nn import Shortcut, SlimMultiheadAttention, Zero
-from secateur.structure import RELU, Stub, named_modules, named_tensors
-from secateur.surgery._edit import AttributeValue
+from secateur.structure import RELU, AttributeValue, Stub, named_modules, named_tensors
 from secateur.surgery._journal import Journal
 from secateur.surgery._names import owner_of
 from secateur.surgery._plan import Plan

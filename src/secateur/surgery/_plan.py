@@ -12,9 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.errors import SurgeryError
-from secateur.structure import Live, Member, Structure, Stub, named_modules, named_tensors
-from secateur.surgery._attributes import Resize, resized_attributes
-from secateur.surgery._edit import AttributeValue
+from secateur.structure import (
+    AttributeValue,
+    Live,
+    Member,
+    Resize,
+    Structure,
+    Stub,
+    named_modules,
+    named_tensors,
+    resized_attributes,
+)
 from secateur.surgery._names import names_of, owner_of
 from secateur.surgery._shrink import Axes
 

@@ -1,16 +1,19 @@
-"""Numbers that standard modules store about the shapes of their tensors, one rule a module type."""
+"""Numbers that standard modules store about the shapes of their tensors, one rule a module type.
+
+A trace at another size and surgery both go by this table.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from secateur.surgery._edit import AttributeValue
-
+AttributeValue = int | tuple[int, ...]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -29,6 +32,23 @@ class Resize:
     traced: Shapes
     old: Shapes
     new: Shapes
+
+
+def shapes_of(module_state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """List the shapes of a module's own tensors.
+
+    Args:
+        module_state: The module's ``__dict__``.
+
+    Returns:
+        Name in the module to shape.
+    """
+    return {
+        name: tuple(tensor.shape)
+        for kind in ("_parameters", "_buffers")
+        for name, tensor in module_state[kind].items()
+        if isinstance(tensor, Tensor)
+    }
 
 
 def resized_attributes(resize: Resize) -> dict[str, AttributeValue]:
@@ -65,7 +85,7 @@ def _conv_transpose(resize: Resize) -> dict[str, AttributeValue]:
     """As `_conv`; the axes are (in, out in a group), and one input channel a group is depthwise."""
     channels, per_group = resize.new["weight"][:2]
     groups = int(vars(resize.module)["groups"])
-    if groups == resize.old["weight"][0]:
+    if 1 < groups == resize.old["weight"][0]:
         groups = channels
     return {"in_channels": channels, "out_channels": per_group * groups, "groups": groups}
 

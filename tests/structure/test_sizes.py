@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from secateur.structure import Decision, trace
+from secateur.structure import Decision, Resize, resized_attributes, trace
 from secateur.surgery import cut_
-from secateur.surgery._attributes import Resize, resized_attributes
 
 
 def cut_family(model, example, name, gone):
