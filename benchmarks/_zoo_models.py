@@ -53,8 +53,8 @@ _BIG = ("vit_h_14", "vit_l_16", "regnet_y_128gf", "regnet_y_32gf", "regnet_x_32g
 
 
 def _torchvision(name: str) -> Built:
-    weightless = {"weights": None}
-    if "weights_backbone" in _arguments(name):
+    weightless: dict[str, Any] = {"weights": None}
+    if "deeplab" in name or "fcn_" in name or "lraspp" in name:
         weightless["weights_backbone"] = None
     if name in ("googlenet", "inception_v3"):
         model = torchvision.models.get_model(name, **weightless, init_weights=False)
@@ -70,12 +70,6 @@ def _torchvision(name: str) -> Built:
         return model, torch.randn(1, 3, 16, 112, 112)
     size = 299 if name == "inception_v3" else 128 if name.startswith(_BIG) else 224
     return model, torch.randn(1, 3, size, size)
-
-
-def _arguments(name: str) -> tuple[str, ...]:
-    builder = torchvision.models.get_model_builder(name)
-    code = getattr(builder, "__wrapped__", builder).__code__
-    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
 def _detection(name: str) -> Built:
