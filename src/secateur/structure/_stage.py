@@ -150,7 +150,19 @@ class _Functions(TorchFunctionMode):
     ) -> Any:
         """Note the call and carry it out."""
         self._tape.function = (getattr(func, "__name__", ""), args)
+        if func in _WHOLE:
+            # Below autograd, PyTorch hands composite operations on before it takes them apart.
+            with torch._C._AutoDispatchBelowAutograd():
+                return func(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+_WHOLE = frozenset(
+    getattr(torch, f"{kind}{suffix}")
+    for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+    for suffix in ("", "_cell")
+)
+"""Functions for which there is a rule, although PyTorch makes them of others."""
 
 
 class _Inputs:

@@ -9,6 +9,7 @@ from secateur.structure.rules._layout import view
 from secateur.structure.rules._norm import layer_norm
 from secateur.structure.rules._pointwise import pointwise
 from secateur.structure.rules._pooling import spatial
+from secateur.structure.rules._recurrent import recurrent_layers
 from secateur.structure.rules._reduction import reduction
 from secateur.structure.rules._registry import RULES, Call, Rule, attach_info, info_of
 
@@ -25,6 +26,7 @@ __all__ = [
     "layer_norm",
     "pointwise",
     "product",
+    "recurrent_layers",
     "reduction",
     "spatial",
     "view",
