@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ _OWN_CODE = tuple(
     )
 )
 _MAX_VALUE_ELEMENTS = 2_000_000
+_ALMOST_ONE = 1 - 2**-24
+"""What a coin shows that decides whether a layer runs: that it does."""
 _RANDOM = ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial")
 _LAYOUT_NUMBERS = {
     "view", "_unsafe_view", "expand", "slice", "split", "split_with_sizes", "select",
@@ -243,6 +246,8 @@ def _known_value(
     if any(i.value is None for i in infos) or operation.is_mutable:
         return None
     func, name = operation.func, operation.name.removeprefix("aten.")
+    if name == "rand" and math.prod(args[0]) == 1:
+        return torch.full(args[0], _ALMOST_ONE)
     if not tensors and (name.startswith(_RANDOM) or name.startswith("empty")):
         return None
 

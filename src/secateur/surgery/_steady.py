@@ -16,8 +16,8 @@ Values = dict[str, Any]
 class Steady(TorchFunctionMode):
     """Makes every forward that runs inside deterministic.
 
-    Dropout passes its input on, attention drops nothing, and a Bernoulli sample, which is how
-    drop-path is written, is all ones.
+    Dropout passes its input on, attention drops nothing, and the samples that drop-path is written
+    with keep everything: a Bernoulli sample is all ones, a uniform one just below one.
     """
 
     def __torch_function__(
@@ -33,6 +33,9 @@ class Steady(TorchFunctionMode):
             return args[0] if args else given["input"]
         if func in {Tensor.bernoulli_, Tensor.bernoulli, torch.bernoulli}:
             return args[0].fill_(1.0) if func is Tensor.bernoulli_ else torch.ones_like(args[0])
+        if func in _UNIFORM:
+            out = func(*args, **given)
+            return out.fill_(_ALMOST_ONE) if out.is_floating_point() else out
         if func is F.scaled_dot_product_attention:
             args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
             given["dropout_p"] = 0.0
@@ -43,6 +46,8 @@ class Steady(TorchFunctionMode):
         return func(*args, **given)
 
 
+_ALMOST_ONE = 1 - 2**-24
+_UNIFORM = frozenset({torch.rand, torch.rand_like, Tensor.uniform_})
 _DROPOUTS = frozenset(
     {
         F.dropout,
