@@ -25,6 +25,12 @@ _CLOSES = {
     "aten.native_layer_norm", "aten.native_group_norm", "aten._fused_rms_norm",
 }  # fmt: skip
 
+_VIEWS = {
+    "aten.alias", "aten.detach", "aten.expand", "aten.permute", "aten.select", "aten.slice",
+    "aten.split", "aten.squeeze", "aten.t", "aten.transpose", "aten.unbind", "aten.unsqueeze",
+    "aten.view",
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:
@@ -35,12 +41,14 @@ class Branch:
         end: Node whose result is the branch's contribution.
         skip: Node of the other operand.
         nodes: Nodes that nothing else needs.
+        overwritten: Whether the sum is overwritten in place later on.
     """
 
     addition: int
     end: int
     skip: int
     nodes: frozenset[int]
+    overwritten: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +58,13 @@ class Found:
     Attributes:
         layers: Removable layers in execution order.
         nodes: Nodes each of them takes along.
+        additions: The addition that each of them ends in.
         fixed: Branches that cannot go, with the reason.
     """
 
     layers: tuple[Layer, ...]
     nodes: tuple[frozenset[int], ...]
+    additions: tuple[int, ...]
     fixed: tuple[Fixed, ...]
 
 
@@ -71,6 +81,7 @@ def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo]) -> Found:
     readers = _tensor_readers(tape.nodes)
     layers: list[Layer] = []
     nodes: list[frozenset[int]] = []
+    additions: list[int] = []
     fixed: list[Fixed] = []
     for branch in _branches(tape, tensors, readers):
         where = tape.nodes[branch.addition]
@@ -93,7 +104,8 @@ def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo]) -> Found:
             Layer(name=plan.name, closing=closing, tensors=plan.tensors, stubs=plan.stubs)
         )
         nodes.append(branch.nodes)
-    return Found(tuple(layers), tuple(nodes), tuple(fixed))
+        additions.append(branch.addition)
+    return Found(tuple(layers), tuple(nodes), tuple(additions), tuple(fixed))
 
 
 def _tensor_readers(nodes: Iterable[Node]) -> dict[str, set[int]]:
@@ -111,6 +123,7 @@ def _branches(
     lead = 1 + max((-i for node in tape.nodes for i in node.inputs if i < 0), default=0)
     own = _ancestors(tape, lead)
     users = _users(tape)
+    overwritten = _overwritten(tape)
     for node in tape.nodes:
         if node.operation not in _ADDITIONS or len(node.inputs) != 2:
             continue
@@ -122,12 +135,25 @@ def _branches(
             nodes = _members(own[end + lead] & ~own[skip + lead], lead)
             size = _exclusive_parameters(tape, nodes, tensors, readers)
             if size:
-                sides.append((size, Branch(node.index, end, skip, nodes)))
+                branch = Branch(node.index, end, skip, nodes, node.index in overwritten)
+                sides.append((size, branch))
         sides.sort(key=lambda side: -side[0])
         for _, branch in sides:
             if _is_closed(tape, branch, users):
                 yield branch
                 break
+
+
+def _overwritten(tape: Tape) -> set[int]:
+    """Find the nodes whose result a later operation overwrites, as it is or through a view."""
+    found = set()
+    for node in tape.nodes:
+        here = node.inputs[0] if node.operation.endswith("_") and node.inputs else -1
+        while here >= 0 and here not in found:
+            found.add(here)
+            before = tape.nodes[here]
+            here = before.inputs[0] if before.operation in _VIEWS and before.inputs else -1
+    return found
 
 
 def _ancestors(tape: Tape, lead: int) -> list[int]:

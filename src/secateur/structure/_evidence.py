@@ -12,6 +12,8 @@ from secateur.structure._label import Ids, Label
 from secateur.structure._tape import Grouping, Node
 
 Places = Mapping[str, tuple[tuple[str, tuple[Label, ...]], ...]]
+Positions = Mapping[str, frozenset[int]]
+"""Module path to numbers of its operations, counted in order of execution."""
 Scalars = Mapping[str, tuple[tuple[str, tuple[object, ...]], ...]]
 
 
@@ -27,6 +29,7 @@ class Evidence:
         places: Module path to its operations and the labels they met, in order, for each mode.
         groupings: How the groups of each convolution were read, by the name of its weight.
         modes: Modes that were traced: False for evaluation, True for training.
+        vanished: For each mode and layer: what has no place to compare once the layer is gone.
     """
 
     ranges: Mapping[tuple[str, int], Ids]
@@ -36,6 +39,7 @@ class Evidence:
     places: tuple[Places, ...]
     groupings: Mapping[str, Grouping]
     modes: tuple[bool, ...]
+    vanished: tuple[tuple[Positions, ...], ...] = ()
 
 
 def scalars_of(nodes: Iterable[Node]) -> Scalars:
@@ -67,3 +71,48 @@ def places_of(nodes: Iterable[Node]) -> Places:
     for node in nodes:
         found.setdefault(node.module, []).append((node.operation, node.labels))
     return {module: tuple(entries) for module, entries in found.items()}
+
+
+def vanished_with(
+    nodes: Iterable[Node], layers: Iterable[frozenset[int]], modes: Iterable[Places]
+) -> tuple[tuple[Positions, ...], ...]:
+    """Say which operations meet something else once a layer is gone: its own, and its addition.
+
+    Args:
+        nodes: Operations in evaluation mode, in execution order.
+        layers: Nodes of each layer, the addition included.
+        modes: Places of each mode that was traced, evaluation first.
+
+    Returns:
+        Positions for each mode and layer. Where a module runs other operations in training mode,
+        all of them count.
+    """
+    position: dict[int, tuple[str, int]] = {}
+    counts: dict[str, int] = {}
+    for node in nodes:
+        position[node.index] = node.module, counts.get(node.module, 0)
+        counts[node.module] = counts.get(node.module, 0) + 1
+    found = []
+    for members in layers:
+        own: dict[str, set[int]] = {}
+        for index in members:
+            module, number = position[index]
+            own.setdefault(module, set()).add(number)
+        found.append(own)
+    places = list(modes)
+    return tuple(
+        tuple(
+            {
+                module: frozenset(numbers)
+                if _operations(places[0], module) == _operations(mode, module)
+                else frozenset(range(len(mode.get(module, ()))))
+                for module, numbers in own.items()
+            }
+            for own in found
+        )
+        for mode in places
+    )
+
+
+def _operations(places: Places, module: str) -> list[str]:
+    return [operation for operation, _ in places.get(module, ())]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateur.errors import MiswiredError, SecateurError
-from secateur.structure._evidence import Evidence, Places, scalars_of
+from secateur.structure._evidence import Evidence, Places, Positions, scalars_of
 from secateur.structure._inventory import Inventory, smaller_twins, take_inventory
 from secateur.structure._label import Ids, Label
 from secateur.structure._stage import Stage
@@ -108,7 +108,9 @@ def find_violation(
     twins = smaller_twins(inventory, variant.ids)
     stage = Stage(model, twins, inventory.names)
     nodes: list[Node] = []
-    for training, places in zip(evidence.modes, evidence.places, strict=True):
+    nothing: tuple[Positions, ...] = ({},) * len(evidence.modes)
+    modes = zip(evidence.modes, evidence.places, variant.vanished or nothing, strict=True)
+    for training, places, vanished in modes:
         tape = Tape(num_ids=len(evidence.component), groupings=dict(evidence.groupings))
         try:
             with stage.open(training=training):
@@ -119,7 +121,7 @@ def find_violation(
         found = (
             _wrong_edge(tape, variant)
             or _wrong_freeze(tape, variant)
-            or _wrong_place(tape, places, variant)
+            or _wrong_place(tape, places, vanished, variant)
         )
         if found is not None:
             return found
@@ -146,8 +148,22 @@ def _wrong_freeze(tape: Tape, variant: Variant) -> Violation | None:
     return None
 
 
-def _wrong_place(tape: Tape, places: Places, variant: Variant) -> Violation | None:
-    """Compare what operations meet, in every module that still runs the same operations."""
+def _wrong_place(
+    tape: Tape, places: Places, vanished: Positions, variant: Variant
+) -> Violation | None:
+    """Compare what operations meet, in every module that still runs the same operations.
+
+    Where a layer is gone, its operations may still run, on the input of the layer or on zeros.
+
+    Args:
+        tape: Trace of the smaller model.
+        places: What the operations of each module met before.
+        vanished: Operations that are not compared.
+        variant: What the model is held against.
+
+    Returns:
+        The first departure, or None.
+    """
     by_module: dict[str, list[Node]] = {}
     for node in tape.nodes:
         by_module.setdefault(node.module, []).append(node)
@@ -155,7 +171,9 @@ def _wrong_place(tape: Tape, places: Places, variant: Variant) -> Violation | No
         before = places.get(module, ())
         if [operation for operation, _ in before] != [node.operation for node in nodes]:
             continue
-        for node, (_, labels) in zip(nodes, before, strict=True):
+        pairs_of_nodes = enumerate(zip(nodes, before, strict=True))
+        gone = vanished.get(module, frozenset())
+        for node, (_, labels) in (pair for number, pair in pairs_of_nodes if number not in gone):
             comparable = len(labels) == len(node.labels)
             pairs = zip(labels, node.labels, strict=True) if comparable else ()
             if any(_differs(a, b, variant) for a, b in pairs):

@@ -96,7 +96,7 @@ def _block_becomes_shortcut(
         if node.inputs == (here,):
             kept.append(RELU)
             here = node.index
-    if left or here != call.outputs[0]:
+    if left or here != call.outputs[0] or (branch.overwritten and not kept):
         return None
     outside = [f"{call.path}.{name}." for name in kept]
     gone = _below(tensors, [call.path], outside)
@@ -143,9 +143,17 @@ def _modules_go_quiet(
             return "its last module returns several tensors"
         output = (places[0], len(closing.outputs))
     stubs = [Stub(module=c.path, kind="identity") for c in learned[:-1]]
+    if stubs and _overwrites(tape, branch, learned):
+        stubs[0] = Stub(module=learned[0].path, kind="zero")
     stubs.append(Stub(module=closing.path, kind="zero", output=output))
     gone = _below(tensors, [c.path for c in learned], ())
     return Plan(closing.path, tuple(stubs), gone)
+
+
+def _overwrites(tape: Tape, branch: Branch, learned: list[ModuleCall]) -> bool:
+    """Tell whether something that stays overwrites its input, which would then be the stream."""
+    replaced = {n for c in learned for n in range(c.start, c.stop)}
+    return any(tape.nodes[n].operation.endswith("_") for n in branch.nodes - replaced)
 
 
 def _working(tape: Tape, call: ModuleCall) -> set[int]:

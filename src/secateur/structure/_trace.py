@@ -7,6 +7,7 @@ meet a line which fails there are fixed.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from secateur.errors import TraceError
 from secateur.structure._assemble import Units, cost, families, fixed_axes, number_units
 from secateur.structure._branches import find_layers
 from secateur.structure._collector import without_collector
-from secateur.structure._evidence import Evidence, Places, places_of, scalars_of
+from secateur.structure._evidence import Evidence, Places, places_of, scalars_of, vanished_with
 from secateur.structure._inventory import Inventory, fresh_twins, take_inventory
 from secateur.structure._proof import Violation, find_violation
 from secateur.structure._solve import Solution, solve
@@ -74,7 +75,18 @@ def _traced(model: nn.Module, example: Example, allow_inexact: bool) -> Structur
         tensors=tensors,
         cost=cost(tape, trial.solution, trial.units, tensors, found.layers, found.nodes),
         example=example,
-        evidence=trial.evidence(),
+        stored=trial.stored(),
+        evidence=dataclasses.replace(
+            trial.evidence(),
+            vanished=vanished_with(
+                tape.nodes,
+                [
+                    nodes | {addition}
+                    for nodes, addition in zip(found.nodes, found.additions, strict=True)
+                ],
+                run.places,
+            ),
+        ),
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.structure._evidence import Evidence
+from secateur.structure._evidence import Evidence, Positions
 from secateur.structure._label import Ids, Label
 from secateur.structure._structure import Family, Live
 from secateur.structure._tape import CONSTANT_ID
@@ -24,6 +24,8 @@ class Variant:
         lone: Whether each family has one unit only, and False for what is fixed (at -1).
         same: Ids that count as equal where operations are compared map to one number.
         expected: What is to become of a label of the original.
+        vanished: For each mode: operations that gone layers leave without a place to compare.
+        stored: Module path to slot to the number a module has to keep at this size.
     """
 
     evidence: Evidence
@@ -31,6 +33,8 @@ class Variant:
     lone: NDArray[np.bool_]
     same: NDArray[np.int64]
     expected: Callable[[Label], Ids]
+    vanished: tuple[Positions, ...] = field(default=(), kw_only=True)
+    stored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def smaller(evidence: Evidence, families: Sequence[Family], live: Live) -> Variant:
@@ -68,10 +72,22 @@ def smaller(evidence: Evidence, families: Sequence[Family], live: Live) -> Varia
     whole = bool(live.layers.all())
     same = np.arange(len(evidence.component)) if whole else evidence.component
     lone = np.array([int(live_U.sum()) == 1 for live_U in live.units] + [False])
-    return Variant(evidence, ids, lone, same, expected)
+    return Variant(evidence, ids, lone, same, expected, vanished=_vanished(evidence, live))
 
 
-def larger(evidence: Evidence, families: Sequence[Family]) -> Variant:
+def _vanished(evidence: Evidence, live: Live) -> tuple[Positions, ...]:
+    """Merge what the gone layers take along, for each mode."""
+    result = []
+    for layers in evidence.vanished or ((),) * len(evidence.modes):
+        merged: dict[str, frozenset[int]] = {}
+        for number in (~live.layers).nonzero().flatten().tolist():
+            for module, positions in layers[number].items():
+                merged[module] = merged.get(module, frozenset()) | positions
+        result.append(merged)
+    return tuple(result)
+
+
+def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[StoredSize]) -> Variant:
     """Describe the model with one more unit in every family that has several.
 
     A larger model shows a stale size as a smaller one does, and no family comes down to one unit,

@@ -81,6 +81,7 @@ def _stand_in(old: nn.Module, stub: Stub) -> nn.Module:
     if stub.kind not in {"identity", "shortcut"}:
         raise SurgeryError(
             f"Module {stub.module!r} cannot become {stub.kind!r}: expected 'identity', 'zero' or "
+    _leave_input_(new, journal)
             "'shortcut'. Use a structure.json that this version of secateur wrote."
         )
     children = {}
@@ -105,6 +106,18 @@ def _leave_fused_kernel_(module: nn.Module, journal: Journal) -> None:
     if isinstance(module, nn.TransformerEncoder) and _changed(module):
         journal.note(partial(setattr, module, "use_nested_tensor", module.use_nested_tensor))
         module.use_nested_tensor = False
+def _leave_input_(shortcut: nn.Module, journal: Journal) -> None:
+    """Keep what is left of a block from overwriting the tensor that the block is given.
+
+    A block may overwrite the sum it has just computed. What came in is not its own: others may
+    read it, and its gradient may need it.
+    """
+    for module in shortcut.modules():
+        if vars(module).get("inplace") is True:
+            journal.note(partial(setattr, module, "inplace", True))
+            module.inplace = False  # type: ignore[assignment]
+
+
     attention = module.self_attn if isinstance(module, nn.TransformerEncoderLayer) else None
     if type(attention) is nn.MultiheadAttention and _changed(module):
         _slim_(attention, "self_attn", journal)
