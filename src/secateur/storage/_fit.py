@@ -10,7 +10,7 @@ from secateur.errors import StorageError
 from secateur.storage._document import EditRecord, StubRecord
 from secateur.storage._inventory import inventory
 from secateur.storage._positions import expand_runs, read_runs
-from secateur.structure import RELU, Stub, named_modules
+from secateur.structure import RELU, Stub, named_modules, read_slot
 from secateur.surgery import Edit
 
 
@@ -81,8 +81,8 @@ def _check_attribute(
     module: nn.Module, name: str, attribute: str, value: int | tuple[int, ...], path: Path
 ) -> None:
     where = f"attribute {attribute!r} of module {name!r}"
-    built = vars(module).get(attribute)
-    if not _is_size(built):
+    built = read_slot(module, attribute)
+    if built is None:
         raise StorageError(
             _misfit(path, f"{where} is no whole number or tuple of them, so it cannot be set")
         )
@@ -93,12 +93,6 @@ def _check_attribute(
         raise StorageError(
             _misfit(path, f"{where} is {built!r:.80} and cannot become {value!r:.80}")
         )
-
-
-def _is_size(value: object) -> bool:
-    if isinstance(value, tuple):
-        return len(value) > 0 and all(type(part) is int for part in value)
-    return type(value) is int
 
 
 def _module(modules: dict[str, nn.Module], name: str, path: Path) -> nn.Module:

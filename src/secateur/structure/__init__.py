@@ -5,6 +5,7 @@ from secateur.structure._cost import Cost, Factor, Polynomial, Term
 from secateur.structure._inventory import named_modules, named_tensors
 from secateur.structure._proof import prove
 from secateur.structure._sizes import AttributeValue, Resize, resized_attributes
+from secateur.structure._slots import holder_of, read_slot, write_slot
 from secateur.structure._structure import (
     Decision,
     Family,
@@ -13,6 +14,7 @@ from secateur.structure._structure import (
     Live,
     Member,
     Reason,
+    StoredSize,
     Structure,
     Stub,
     TensorInfo,
@@ -34,14 +36,18 @@ __all__ = [
     "Polynomial",
     "Reason",
     "Resize",
+    "StoredSize",
     "Structure",
     "Stub",
     "TensorInfo",
     "Term",
+    "holder_of",
     "named_modules",
     "named_tensors",
     "prove",
+    "read_slot",
     "resized_attributes",
     "trace",
     "without_collector",
+    "write_slot",
 ]

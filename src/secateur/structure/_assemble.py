@@ -20,53 +20,7 @@ from secateur.structure._label import Ids
 from secateur.structure._solve import Solution
 from secateur.structure._structure import Family, Fixed, Layer, Member, TensorInfo
 from secateur.structure._tape import Tape
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Units:
-    """Where every component stands among the families.
-
-    Attributes:
-        family: Family of each component, -1 where it is not free.
-        unit: Number of each component within its family.
-        sizes: Units a family.
-    """
-
-    family: NDArray[np.int64]
-    unit: NDArray[np.int64]
-    sizes: tuple[int, ...]
-
-
-def number_units(tape: Tape, solution: Solution) -> Units:
-    """Group free components into families, in the order in which the model makes them.
-
-    Args:
-        tape: The trace.
-        solution: Its components.
-
-    Returns:
-        Family and unit number of every component.
-    """
-    component, free = solution.component, solution.free
-    draw = np.random.default_rng(0)
-    signature = np.zeros(len(free), dtype=np.uint64)
-    arrays = [*tape.ranges.values(), *(ids for c in tape.charges for ids in c.factors)]
-    marks = draw.integers(1, 2**63, size=len(arrays), dtype=np.uint64)
-    lengths = [len(ids) for ids in arrays]
-    np.add.at(signature, component[np.concatenate(arrays)], np.repeat(marks, lengths))
-    first = np.empty(len(free), dtype=np.int64)
-    first[component[::-1]] = np.arange(len(component))[::-1]
-    chosen = np.flatnonzero(free)
-    chosen = chosen[np.argsort(first[chosen], kind="stable")]
-    _, starts, marked = np.unique(signature[chosen], return_index=True, return_inverse=True)
-    number = np.argsort(np.argsort(starts))[marked]
-    sizes = np.bincount(number, minlength=len(starts))
-    family = np.full(len(free), -1, dtype=np.int64)
-    unit = np.full(len(free), -1, dtype=np.int64)
-    family[chosen] = number
-    grouped = np.argsort(number, kind="stable")
-    unit[chosen[grouped]] = np.arange(len(chosen)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return Units(family, unit, tuple(sizes.tolist()))
+from secateur.structure._units import Units, axis_factor
 
 
 def families(
@@ -183,7 +137,7 @@ def cost(
         component = solution.component[ids]
         key = component.tobytes()
         if key not in cache:
-            cache[key] = _factor(units, component)
+            cache[key] = axis_factor(units, component)
         return cache[key]
 
     def within_node(node: int) -> tuple[int, ...]:
@@ -222,19 +176,6 @@ def _term(coefficient: float, factors: Sequence[Factor], layers: tuple[int, ...]
         else:
             coefficient *= factor.fixed
     return Term(coefficient, tuple(left), layers)
-
-
-def _factor(units: Units, component: NDArray[np.int64]) -> Factor:
-    family = units.family[component]
-    free = family[family >= 0]
-    counts = np.bincount(free, minlength=len(units.sizes))
-    found = np.flatnonzero(counts).tolist()
-    return Factor(
-        fixed=float(len(family) - len(free)),
-        multiplicity=tuple(
-            (number, float(counts[number] / units.sizes[number])) for number in found
-        ),
-    )
 
 
 def fixed_axes(tape: Tape, solution: Solution, tensors: Mapping[str, TensorInfo]) -> list[Fixed]:

@@ -106,7 +106,7 @@ def find_violation(
     """
     evidence = variant.evidence
     twins = smaller_twins(inventory, variant.ids)
-    stage = Stage(model, twins, inventory.names)
+    stage = Stage(model, twins, inventory.names, variant.stored)
     nodes: list[Node] = []
     nothing: tuple[Positions, ...] = ({},) * len(evidence.modes)
     modes = zip(evidence.modes, evidence.places, variant.vanished or nothing, strict=True)

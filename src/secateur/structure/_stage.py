@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from secateur.nn import SlimMultiheadAttention
 from secateur.structure._inventory import named_modules
 from secateur.structure._sizes import Resize, resized_attributes, shapes_of
+from secateur.structure._slots import write_slot
+from secateur.structure._stored import marked, note_uses
 from secateur.structure._tape import Info, ModuleCall, Tape
 from secateur.structure._tracer import Tracer
 from secateur.structure.rules import attach_info, info_of
@@ -34,14 +37,20 @@ class Stage:
         model: The model; it is as before once `open` is left.
         twins: Canonical name to meta twin, already labelled.
         names: id of a real tensor to its canonical name.
+        stored: Module path to slot to the number it holds instead of its own.
     """
 
     def __init__(
-        self, model: nn.Module, twins: Mapping[str, Tensor], names: Mapping[int, str]
+        self,
+        model: nn.Module,
+        twins: Mapping[str, Tensor],
+        names: Mapping[int, str],
+        stored: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
     ) -> None:
         self.model = model
         self._twins = twins
         self._names = names
+        self._stored = stored
         self._paths: dict[int, str] = {}
         for path, module in named_modules(model).items():
             self._paths.setdefault(id(module), path)
@@ -82,6 +91,11 @@ class Stage:
         if old != new:
             resize = Resize(module=module, traced=old, old=old, new=new)
             own.update(resized_attributes(resize))
+        path = self._paths.get(id(module), "?")
+        for slot, number in self._stored.get(path, {}).items():
+            write_slot(own, slot, number)
+        if not type(module).__module__.startswith("torch.nn.modules"):
+            own.update(marked(path, own))
 
     def run(self, tape: Tape, example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
         """Run the forward once and record it.
@@ -149,19 +163,24 @@ class _Functions(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Note the call and carry it out."""
-        self._tape.function = (getattr(func, "__name__", ""), args)
+        name, options = getattr(func, "__name__", ""), kwargs or {}
+        self._tape.function = (name, args)
         if func in _WHOLE:
             # Below autograd, PyTorch hands composite operations on before it takes them apart.
             with torch._C._AutoDispatchBelowAutograd():
-                return func(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+                return func(*args, **options)
+        out = func(*args, **options)
+        note_uses(self._tape, name, args, options, out)
+        return out
 
 
 _WHOLE = frozenset(
-    getattr(torch, f"{kind}{suffix}")
-    for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")
-    for suffix in ("", "_cell")
-)
+    getattr(torch, name)
+    for name in (
+        "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell",
+        "rnn_relu_cell", "_pack_padded_sequence", "_pad_packed_sequence",
+    )
+)  # fmt: skip
 """Functions for which there is a rule, although PyTorch makes them of others."""
 
 

@@ -7,7 +7,7 @@ Letters: U units of one family, K positions a unit holds on one axis.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from secateur.structure._cost import Cost
+    from secateur.structure._cost import Cost, Factor
     from secateur.structure._evidence import Evidence
 
 
@@ -133,6 +133,25 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSize:
+    """A number that a module keeps and that counts units, such as its number of heads.
+
+    Attributes:
+        module: Path of the module.
+        slot: Where the module keeps it: ``num_heads``, ``splits.1`` or ``config.hidden_size``.
+        size: The number, as a function of live units.
+    """
+
+    module: str
+    slot: str
+    size: Factor
+
+    def at(self, counts: Sequence[int]) -> int:
+        """Return the number at given counts of live units, one a family."""
+        return round(self.size.fixed + sum(m * counts[f] for f, m in self.size.multiplicity))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fixed:
     """Something that cannot be removed, and why.
 
@@ -208,6 +227,7 @@ class Structure:
         tensors: Every parameter and buffer by canonical name.
         cost: MACs and parameters as functions of what is live.
         example: Positional and keyword arguments of the forward that was traced.
+        stored: Numbers in modules that follow the units they count.
         evidence: What the proof check holds a smaller model against.
     """
 
@@ -217,6 +237,7 @@ class Structure:
     tensors: Mapping[str, TensorInfo]
     cost: Cost
     example: tuple[tuple[Any, ...], dict[str, Any]]
+    stored: tuple[StoredSize, ...] = ()
     evidence: Evidence | None = None
 
     @cached_property

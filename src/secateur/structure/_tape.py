@@ -122,6 +122,24 @@ class Charge:
     factors: tuple[Ids, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Use:
+    """A number kept by a module that was used as a size.
+
+    Attributes:
+        source: Module path and slot.
+        ids: Ids on the axis (or the first part of an axis) it is the size of; None where the axis
+            carries none.
+        file: Source file of the last operation before the use was over.
+        line: Line in it.
+    """
+
+    source: tuple[str, str]
+    ids: Ids | None
+    file: str
+    line: int
+
+
 @dataclass(slots=True)
 class Tape:
     """Everything recorded while the model ran once (or twice, in both modes).
@@ -134,6 +152,7 @@ class Tape:
         charges: Where the MACs are.
         output_nodes: Nodes whose result leaves the model.
         doubts: Nodes that were given the size of a labelled axis as a number.
+        uses: Numbers kept by modules that were used as sizes.
         function: Name and arguments of the PyTorch function the model is calling.
         groupings: How the groups of each convolution were read, by the name of its weight.
         edges: Ids that can only leave together, and the node that says so.
@@ -150,6 +169,7 @@ class Tape:
     charges: list[Charge] = field(default_factory=list)
     output_nodes: set[int] = field(default_factory=set)
     doubts: list[Node] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
     function: tuple[str, tuple[object, ...]] = ("", ())
     groupings: dict[str, Grouping] = field(default_factory=dict)
     edges: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
@@ -164,6 +184,7 @@ class Tape:
             num_ids=self.num_ids,
             ranges=self.ranges,
             doubts=self.doubts,
+            uses=self.uses,
             groupings=self.groupings,
             edges=self.edges,
             freezes=self.freezes,

@@ -16,7 +16,7 @@ import numpy as np
 from torch import nn
 
 from secateur.errors import TraceError
-from secateur.structure._assemble import Units, cost, families, fixed_axes, number_units
+from secateur.structure._assemble import cost, families, fixed_axes
 from secateur.structure._branches import find_layers
 from secateur.structure._collector import without_collector
 from secateur.structure._evidence import Evidence, Places, places_of, scalars_of, vanished_with
@@ -24,8 +24,10 @@ from secateur.structure._inventory import Inventory, fresh_twins, take_inventory
 from secateur.structure._proof import Violation, find_violation
 from secateur.structure._solve import Solution, solve
 from secateur.structure._stage import Stage
-from secateur.structure._structure import Family, Reason, Structure
+from secateur.structure._stored import stored_sizes
+from secateur.structure._structure import Family, Reason, StoredSize, Structure
 from secateur.structure._tape import Node, Tape
+from secateur.structure._units import Units, number_units
 from secateur.structure._variant import larger
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
@@ -180,11 +182,15 @@ class _Trial:
             modes=self._recorded.modes,
         )
 
+    def stored(self) -> tuple[StoredSize, ...]:
+        """Return the numbers in modules that follow the units found so far."""
+        return stored_sizes(self._recorded.tape.uses, self.solution.component, self.units)
+
     def settle(self) -> None:
         """Add one unit to every family until the larger model passes the proof check."""
         inventory = self._recorded.inventory
         while self._in_doubt():
-            variant = larger(self.evidence(), self.families)
+            variant = larger(self.evidence(), self.families, self.stored())
             violation = find_violation(self._model, inventory, variant, self._example)
             if violation is None:
                 return
@@ -196,6 +202,18 @@ class _Trial:
         free, component = self.solution.free, self.solution.component
         labels = (label for node in self._recorded.tape.doubts for label in node.labels)
         return any(free[component[label.ids]].any() for label in labels)
+
+    def _kept_sizes(self, violation: Violation) -> str:
+        """Name the numbers in modules that the line which failed was given."""
+        uses = [
+            use.source
+            for use in self._recorded.tape.uses
+            if (use.file, use.line) == (violation.file, violation.line)
+        ]
+        if not uses:
+            return ""
+        slots = dict.fromkeys(slot for module, slot in uses if module == uses[0][0])
+        return f"; it uses {', '.join(slots)} of module {uses[0][0] or 'the model'!r}"
 
     def _fix(self, violation: Violation) -> None:
         """Fix every free unit that meets the line which failed, wherever that line runs."""
@@ -210,7 +228,8 @@ class _Trial:
             free = free[self.solution.free[self.solution.component[free]]]
             if len(free):
                 reason = Reason(
-                    message=f"would go wrong at another size: {violation.message}",
+                    message=f"would go wrong at another size: {violation.message}"
+                    + self._kept_sizes(violation),
                     module=violation.module,
                     operation=violation.operation,
                     source=f"{violation.file}:{violation.line}",

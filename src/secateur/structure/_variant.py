@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from secateur.structure._evidence import Evidence, Positions
 from secateur.structure._label import Ids, Label
-from secateur.structure._structure import Family, Live
+from secateur.structure._structure import Family, Live, StoredSize
 from secateur.structure._tape import CONSTANT_ID
 
 
@@ -97,6 +97,7 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
     Args:
         evidence: Wiring of the original.
         families: Its families.
+        stored: Numbers in modules that follow the families.
 
     Returns:
         The variant.
@@ -139,7 +140,11 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
     )
     ids = {key: doubled(own, 0, twinned[own]) for key, own in evidence.ranges.items()}
     lone = np.array([family.num_units == 1 for family in families] + [False])
-    return Variant(extended, ids, lone, np.arange(2 * count), expected)
+    counts = [family.num_units + (family.num_units > 1) for family in families]
+    numbers: dict[str, dict[str, int]] = {}
+    for number in stored:
+        numbers.setdefault(number.module, {})[number.slot] = number.at(counts)
+    return Variant(extended, ids, lone, np.arange(2 * count), expected, stored=numbers)
 
 
 def _with_twin_runs(owner: Ids, along: NDArray[np.bool_]) -> tuple[Ids, Ids]:

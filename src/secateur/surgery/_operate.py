@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from secateur.errors import SurgeryError, UsageError
 from secateur.nn import Shortcut, SlimMultiheadAttention, Zero
-from secateur.structure import RELU, AttributeValue, Stub, named_modules, named_tensors
+from secateur.structure import (
+    RELU,
+    AttributeValue,
+    Stub,
+    holder_of,
+    named_modules,
+    named_tensors,
+    write_slot,
+)
 from secateur.surgery._journal import Journal
 from secateur.surgery._names import owner_of
 from secateur.surgery._plan import Plan
@@ -47,8 +55,10 @@ def operate_(model: nn.Module, plan: Plan, journal: Journal) -> None:
 def _set_attributes_(
     module: nn.Module, values: Mapping[str, AttributeValue], journal: Journal
 ) -> None:
-    journal.note(partial(vars(module).update, {name: vars(module)[name] for name in values}))
-    vars(module).update(values)
+    for slot, value in values.items():
+        holder = holder_of(slot)
+        journal.note(partial(vars(module).__setitem__, holder, vars(module)[holder]))
+        write_slot(vars(module), slot, value)
 
 
 def _slim_(module: nn.Module, path: str, journal: Journal) -> None:
@@ -71,6 +81,7 @@ def _replace_(model: nn.Module, stub: Stub, journal: Journal) -> None:
         )
     new = _stand_in(old, stub)
     new.training = old.training
+    _leave_input_(new, journal)
     journal.note(partial(siblings.__setitem__, leaf, old))
     siblings[leaf] = new
 
@@ -81,7 +92,6 @@ def _stand_in(old: nn.Module, stub: Stub) -> nn.Module:
     if stub.kind not in {"identity", "shortcut"}:
         raise SurgeryError(
             f"Module {stub.module!r} cannot become {stub.kind!r}: expected 'identity', 'zero' or "
-    _leave_input_(new, journal)
             "'shortcut'. Use a structure.json that this version of secateur wrote."
         )
     children = {}
@@ -96,16 +106,6 @@ def _stand_in(old: nn.Module, stub: Stub) -> nn.Module:
     return Shortcut(children)
 
 
-def _leave_fused_kernel_(module: nn.Module, journal: Journal) -> None:
-    """Keep PyTorch's encoders from handing modules that changed to a kernel that is for whole ones.
-
-    In evaluation mode they read the weights of their parts, which stand-ins do not have, and turn
-    padded batches into nested tensors, which only that kernel understands. A slim attention makes
-    an encoder layer decide against the kernel.
-    """
-    if isinstance(module, nn.TransformerEncoder) and _changed(module):
-        journal.note(partial(setattr, module, "use_nested_tensor", module.use_nested_tensor))
-        module.use_nested_tensor = False
 def _leave_input_(shortcut: nn.Module, journal: Journal) -> None:
     """Keep what is left of a block from overwriting the tensor that the block is given.
 
@@ -118,6 +118,16 @@ def _leave_input_(shortcut: nn.Module, journal: Journal) -> None:
             module.inplace = False  # type: ignore[assignment]
 
 
+def _leave_fused_kernel_(module: nn.Module, journal: Journal) -> None:
+    """Keep PyTorch's encoders from handing modules that changed to a kernel that is for whole ones.
+
+    In evaluation mode they read the weights of their parts, which stand-ins do not have, and turn
+    padded batches into nested tensors, which only that kernel understands. A slim attention makes
+    an encoder layer decide against the kernel.
+    """
+    if isinstance(module, nn.TransformerEncoder) and _changed(module):
+        journal.note(partial(setattr, module, "use_nested_tensor", module.use_nested_tensor))
+        module.use_nested_tensor = False
     attention = module.self_attn if isinstance(module, nn.TransformerEncoderLayer) else None
     if type(attention) is nn.MultiheadAttention and _changed(module):
         _slim_(attention, "self_attn", journal)

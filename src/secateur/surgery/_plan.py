@@ -85,6 +85,8 @@ def plan_cut(model: nn.Module, structure: Structure, live: Live, after: Live) ->
         traced[name] = info.shape
     stubs = tuple(_stubs(modules, structure, live, after))
     attributes, attentions = _resized(modules, tensors, slices, traced)
+    for path, values in _stored(modules, structure, live, after):
+        attributes.setdefault(path, {}).update(values)
     return Plan(slices=slices, attributes=attributes, attentions=attentions, stubs=stubs)
 
 
@@ -192,6 +194,17 @@ def _resized(
             if isinstance(modules[candidate], nn.MultiheadAttention):
                 attentions.append(candidate)
     return attributes, tuple(dict.fromkeys(attentions))
+
+
+def _stored(
+    modules: Mapping[str, nn.Module], structure: Structure, live: Live, after: Live
+) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
+    """Yield the numbers in modules that count units, where they change."""
+    before, later = live.counts.tolist(), after.counts.tolist()
+    for number in structure.stored:
+        value = number.at(later)
+        if number.module in modules and value != number.at(before):
+            yield number.module, {number.slot: value}
 
 
 def _wrong_state(name: str, axis: int, size: int | None, expected: int) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SurgeryError
-from secateur.structure import named_modules, named_tensors
+from secateur.structure import named_modules, named_tensors, read_slot
 from secateur.surgery._cut import EDIT_ATTRIBUTE, record_
 from secateur.surgery._edit import Edit
 from secateur.surgery._journal import Journal
@@ -80,7 +80,7 @@ def _check_modules(model: nn.Module, edit: Edit) -> None:
                 _misfit(f"it changes module {path!r}, which the model does not have")
             )
         for attribute, value in values.items():
-            if not _is_size(vars(modules[path]).get(attribute), like=value):
+            if not _is_size(read_slot(modules[path], attribute), like=value):
                 raise SurgeryError(
                     _misfit(f"it sets {attribute!r} of module {path!r}, which is no size of it")
                 )
@@ -98,7 +98,7 @@ def _check_modules(model: nn.Module, edit: Edit) -> None:
 
 def _is_size(old: object, *, like: object) -> bool:
     if isinstance(old, tuple) and isinstance(like, tuple):
-        return len(old) == len(like) and all(type(part) is int for part in old)
+        return len(old) == len(like)
     return type(old) is int and type(like) is int
 
 
