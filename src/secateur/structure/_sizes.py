@@ -137,6 +137,10 @@ def _recurrent(resize: Resize) -> dict[str, AttributeValue]:
     return found
 
 
+def _recurrent_cell(resize: Resize) -> dict[str, AttributeValue]:
+    return {"input_size": resize.new["weight_ih"][1], "hidden_size": resize.new["weight_hh"][1]}
+
+
 def _custom(resize: Resize) -> dict[str, AttributeValue]:
     """Transformers' Conv1D is a linear layer with a transposed weight ``[nx, nf]``."""
     if not {"nx", "nf"} <= vars(resize.module).keys():
@@ -158,4 +162,5 @@ _RULES: Mapping[type, Callable[[Resize], dict[str, AttributeValue]]] = {
     nn.EmbeddingBag: _embedding,
     nn.PReLU: _prelu,
     nn.RNNBase: _recurrent,
+    nn.RNNCellBase: _recurrent_cell,
 }

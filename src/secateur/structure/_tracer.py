@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 import sys
@@ -118,9 +119,10 @@ class Tracer(TorchDispatchMode):
             kwargs = _accepted(func, kwargs)
         out = self._out(operation, args, kwargs, value)
         twins = [t for t, i in zip(tensors, infos, strict=True) if i.tensor and i.node is None]
-        for result in _results(out):
+        values = value if isinstance(value, (list, tuple)) else itertools.repeat(value)
+        for result, known in zip(_results(out), values, strict=False):
             if all(result is not stored for stored in twins):
-                self._sign(result, node, value)
+                self._sign(result, node, known)
         return out
 
     def _node(
@@ -261,8 +263,7 @@ def _known_value(
         options["device"] = torch.device("cpu")
     options = _accepted(func, options)
     value = func(*arguments, **options)
-    small = not isinstance(value, Tensor) or value.numel() <= _MAX_VALUE_ELEMENTS
-    return value if small else None
+    return value if all(v.numel() <= _MAX_VALUE_ELEMENTS for v in _results(value)) else None
 
 
 def is_own_code(file: str) -> bool:

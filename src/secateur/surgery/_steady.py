@@ -43,10 +43,27 @@ class Steady(TorchFunctionMode):
                 del given["dropout_p"]
         if func in {F.multi_head_attention_forward, F.rrelu}:
             given["training"] = False
+        if func in _RECURRENT:
+            args = _without_dropout(args)
         return func(*args, **given)
 
 
+def _without_dropout(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Tell recurrent layers that they are not training: has_biases is followed by their settings.
+
+    Args:
+        args: Arguments of `torch.lstm` or its like: ``..., has_biases, num_layers, dropout, train,
+            ...``.
+
+    Returns:
+        The arguments with ``train`` off.
+    """
+    train = next(i for i, value in enumerate(args) if isinstance(value, bool)) + 3
+    return (*args[:train], False, *args[train + 1 :])
+
+
 _ALMOST_ONE = 1 - 2**-24
+_RECURRENT = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
 _UNIFORM = frozenset({torch.rand, torch.rand_like, Tensor.uniform_})
 _DROPOUTS = frozenset(
     {

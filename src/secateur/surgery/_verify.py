@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
@@ -69,6 +70,24 @@ def verify(
             f"verify got fraction={fraction}, expected a number between 0 and 1. "
             "Pass the part of each family to remove, such as fraction=0.5."
         )
+    with _double_by_default():
+        return _verified(model, example_inputs, fraction, seed, allow_inexact)
+
+
+@contextlib.contextmanager
+def _double_by_default() -> Generator[None]:
+    """Let tensors that a forward makes be as precise as the weights."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _verified(
+    model: nn.Module, example_inputs: Any, fraction: float, seed: int, allow_inexact: bool
+) -> Verification:
     generator = torch.Generator().manual_seed(seed)
     small = copy.deepcopy(model).double()
     randomise_(small, generator)

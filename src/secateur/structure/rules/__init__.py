@@ -7,6 +7,7 @@ from secateur.structure.rules._indexing import index
 from secateur.structure.rules._joining import concatenate
 from secateur.structure.rules._layout import view
 from secateur.structure.rules._norm import layer_norm
+from secateur.structure.rules._packing import pack
 from secateur.structure.rules._pointwise import pointwise
 from secateur.structure.rules._pooling import spatial
 from secateur.structure.rules._recurrent import recurrent_layers
@@ -24,6 +25,7 @@ __all__ = [
     "index",
     "info_of",
     "layer_norm",
+    "pack",
     "pointwise",
     "product",
     "recurrent_layers",

@@ -91,7 +91,7 @@ def recurrent_cell(call: Call) -> Any:
     outs = []
     for tensor in given:
         if tensor.shape[-1] != cell.state_size:
-            raise RuntimeError(_misfit("state", tensor.shape[-1], cell.state_size))
+            raise RuntimeError(_misfit("a state", tensor.shape[-1], cell.state_size))
         unit = _started(call, tensor, unit)
         outs.append(call.put(empty_like_shape(tensor, tensor.shape), _moved(unit, tensor.ndim)))
     return tuple(outs) if len(outs) > 1 else outs[0]
@@ -135,11 +135,14 @@ def _step(
 
     Returns:
         Labels of the hidden units and of the state that is handed on, of one axis each.
+
+    Raises:
+        RuntimeError: The input does not fit the weights.
     """
     gates = _GATES[call.func._schema.name.removeprefix("aten::").removesuffix("_cell")]
     size = cell.weight_hh.shape[0] // gates
     if cell.weight_ih.shape[1] != width:
-        raise RuntimeError(_misfit("input", width, cell.weight_ih.shape[1]))
+        raise RuntimeError(_misfit("an input", width, cell.weight_ih.shape[1]))
     maker = cell.weight_hh if cell.weight_hr is None else cell.weight_hr
     made = [y.ids.ravel() for y in info_of(maker).labels if y.axes == {0}]
     state = tuple(axis_label(ids[: cell.state_size], 0, 1) for ids in made)
@@ -235,8 +238,8 @@ def _check_state(given: Tensor, count: int, cell: _Cell, is_hidden: bool) -> Non
     if is_hidden and cell.weight_hr is not None:
         size = cell.weight_hr.shape[1]
     if given.shape[0] != count or given.shape[-1] != size:
-        raise RuntimeError(_misfit("state", given.shape[-1], size))
+        raise RuntimeError(_misfit("a state", given.shape[-1], size))
 
 
 def _misfit(what: str, found: int, expected: int) -> str:
-    return f"a recurrent layer got an {what} of size {found}, expected {expected}"
+    return f"a recurrent layer got {what} of size {found}, expected {expected}"
