@@ -106,6 +106,7 @@ def top(**fields: Any) -> Callable[[dict[str, Any]], object]:
 
 STUB = {"module": "1", "kind": "identity"}
 PATH_RULE = "a path is made of names of modules and tensors, joined by dots (given: {!r})"
+SLOT_RULE = "after its dot an attribute has the name of a field or a position (given: {!r})"
 NAME_RULE = "an attribute is an identifier that does not start with '__' (given: {!r})"
 VALUE_RULE = "an attribute is set to a whole number above 0 or a list of them (given: "
 HOSTILE = {
@@ -168,8 +169,21 @@ HOSTILE = {
         "'edit' > 'attributes' > '0' > '__class__' > '[key]': " + NAME_RULE.format("__class__"),
     ),
     "attribute path": (
-        edit(attributes={"0": {"a.b": 1}}),
-        "'edit' > 'attributes' > '0' > 'a.b' > '[key]': " + NAME_RULE.format("a.b"),
+        edit(attributes={"0": {"a.b.c": 1}}),
+        "'edit' > 'attributes' > '0' > 'a.b.c' > '[key]': " + SLOT_RULE.format("a.b.c"),
+    ),
+    "attribute before the first": (
+        edit(attributes={"0": {"a.-1": 1}}),
+        "'edit' > 'attributes' > '0' > 'a.-1' > '[key]': " + SLOT_RULE.format("a.-1"),
+    ),
+    "dunder field": (
+        edit(attributes={"0": {"config.__class__": 1}}),
+        "'edit' > 'attributes' > '0' > 'config.__class__' > '[key]': "
+        + SLOT_RULE.format("config.__class__"),
+    ),
+    "field of a dunder": (
+        edit(attributes={"0": {"__dict__.x": 1}}),
+        "'edit' > 'attributes' > '0' > '__dict__.x' > '[key]': " + NAME_RULE.format("__dict__.x"),
     ),
     "attribute value": (
         edit(attributes={"0": {"forward": "os.system"}}),

@@ -36,8 +36,12 @@ def _check_module(path: str) -> str:
 
 
 def _check_attribute(name: str) -> str:
-    if not name.isidentifier() or name.startswith("__"):
+    holder, dot, inner = name.partition(".")
+    named = inner.isidentifier() and not inner.startswith("__")
+    if not holder.isidentifier() or holder.startswith("__"):
         raise ValueError("an attribute is an identifier that does not start with '__'")
+    if dot and not named and not (inner.isascii() and inner.isdecimal() and len(inner) < 7):
+        raise ValueError("after its dot an attribute has the name of a field or a position")
     return name
 
 
