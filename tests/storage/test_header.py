@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from pathlib import Path
@@ -127,3 +128,12 @@ def test_a_pickle_under_the_name_of_the_tensors_is_not_opened(
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=re.escape(f"{tmp_path} cannot be read: ")):
         read_header(tmp_path)
+
+
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path) -> None:
+    """640 is written as 80 02, and so begins a pickle of protocol 2."""
+    entries = {"weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    text = json.dumps(entries).encode().ljust(0x0280)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    assert list(read_header(path)) == ["weight"]

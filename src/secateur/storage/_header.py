@@ -71,8 +71,11 @@ def read_header(path: Path) -> dict[str, Entry]:
 def _header_text(path: Path, file: BinaryIO) -> tuple[bytes, int]:
     num_bytes = file.seek(0, 2)
     file.seek(0)
-    prefix = file.read(8)
-    if prefix.startswith(_PICKLES):
+    prefix, opening = file.read(8), file.read(1)
+    length = int.from_bytes(prefix, "little")
+    fits = length <= min(MAX_HEADER_BYTES, num_bytes - 8)
+    # A header of 640 bytes begins as a pickle does; then a brace follows, and no pickle has one.
+    if prefix.startswith(_PICKLES) and not (fits and opening == b"{"):
         raise StorageError(
             f"{path} is a pickle or a zip archive (torch.save writes those), not a safetensors "
             "file. Pickles can run code, so secateur never opens one; save the model with "
@@ -82,8 +85,7 @@ def _header_text(path: Path, file: BinaryIO) -> tuple[bytes, int]:
         raise StorageError(
             _damaged(path, f"it has {num_bytes} bytes, too few for a safetensors file")
         )
-    length = int.from_bytes(prefix, "little")
-    if length > min(MAX_HEADER_BYTES, num_bytes - 8):
+    if not fits:
         raise StorageError(
             _damaged(
                 path,
@@ -91,7 +93,7 @@ def _header_text(path: Path, file: BinaryIO) -> tuple[bytes, int]:
                 f"(at most {MAX_HEADER_BYTES} are allowed)",
             )
         )
-    return file.read(length), num_bytes - 8 - length
+    return opening + file.read(length - len(opening)), num_bytes - 8 - length
 
 
 def _entry(path: Path, name: str, value: object) -> Entry:

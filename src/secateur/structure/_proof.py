@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from secateur.errors import MiswiredError, SecateurError
@@ -26,6 +28,8 @@ from secateur.structure._structure import Live, Reason, Structure
 from secateur.structure._tape import CONSTANT_ID, Node, Tape
 from secateur.structure._tracer import is_own_code
 from secateur.structure._variant import Variant, smaller
+
+_JOINED = "joins units that were apart in the larger model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,12 @@ def find_violation(
     nothing: tuple[Positions, ...] = ({},) * len(evidence.modes)
     modes = zip(evidence.modes, evidence.places, variant.vanished or nothing, strict=True)
     for training, places, vanished in modes:
-        tape = Tape(num_ids=len(evidence.component), groupings=dict(evidence.groupings))
+        tape = Tape(
+            num_ids=len(evidence.component),
+            groupings=dict(evidence.groupings),
+            made=dict(variant.made),
+            is_retrace=True,
+        )
         try:
             with stage.open(training=training):
                 stage.run(tape, example)
@@ -131,11 +140,46 @@ def find_violation(
 def _wrong_edge(tape: Tape, variant: Variant) -> Violation | None:
     """Edges join ids of one component; an edge to padding fixes, as a freeze does."""
     component = variant.evidence.component
+    apart: list[tuple[NDArray[np.int64], NDArray[np.int64], Node]] = []
     for a, b, node in tape.edges:
         padded = (a == CONSTANT_ID) | (b == CONSTANT_ID)
-        fixes = _is_spare(np.maximum(a, b), variant)
-        if np.where(padded, fixes, component[a] != component[b]).any():
-            return _at(node, "joins units that were apart in the larger model")
+        wrong = ~padded & (component[a] != component[b])
+        if _is_spare(np.maximum(a, b)[padded], variant).any():
+            return _at(node, _JOINED)
+        if wrong.any():
+            apart.append((component[a[wrong]], component[b[wrong]], node))
+    return _wrong_meeting(apart, variant) if apart else None
+
+
+def _wrong_meeting(
+    apart: list[tuple[NDArray[np.int64], NDArray[np.int64], Node]], variant: Variant
+) -> Violation | None:
+    """Judge components that met though they were apart.
+
+    Where one head is left, its axis loses its label, and the head meets whatever is fixed along
+    its depth. That is no mistake as long as nothing that may still leave is among them.
+
+    Args:
+        apart: Components on both sides of edges, and the operation that joined them.
+        variant: What the model is held against.
+
+    Returns:
+        The first operation that joined what should be apart.
+    """
+    family = variant.evidence.family
+    count = len(family)
+    a, b = (np.concatenate([edge[side] for edge in apart]) for side in (0, 1))
+    graph = coo_matrix((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
+    _, group = connected_components(graph, directed=False)
+    is_lone = (family >= 0) & variant.lone[family]
+    is_spare = (family >= 0) & ~variant.lone[family]
+    with_lone = np.zeros(count, dtype=bool)
+    with_lone[group[is_lone]] = True
+    with_spare = np.zeros(count, dtype=bool)
+    with_spare[group[is_spare]] = True
+    for side, _, node in apart:
+        if (with_spare[group[side]] | ~with_lone[group[side]]).any():
+            return _at(node, _JOINED)
     return None
 
 

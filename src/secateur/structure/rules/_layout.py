@@ -157,7 +157,7 @@ def expand(call: Call) -> Tensor:
             continue
         labels.append(label.without(stretched).moved(target, out.ndim))
     doubt_sizes(call, labels)
-    return call.put(out, labels)
+    return call.keep_name(call.put(out, labels))
 
 
 @rule("select")
@@ -167,6 +167,9 @@ def select(call: Call) -> Tensor:
     axis = call.args[1] % source.ndim
     out = call.run()
     index = call.args[2] % source.shape[axis]
+    for label in call.labels():
+        if len(label.axes) > 1:
+            call.tape.join_along(label, [axis])
     return call.keep_name(call.put(out, _picked(call, call.labels(), axis, index)))
 
 
@@ -206,6 +209,7 @@ def slice_axis(call: Call) -> Tensor:
         if axis not in label.axes:
             labels.append(label)
         elif step == 1 and length and size % length == 0 and start % length == 0:
+            join_parts(call, label, axis, size // length)
             labels.append(part_of(call, label, axis, size // length, start // length))
         elif len(label.axes) > 1:
             labels.append(call.tape.join_along(label, [axis]))
@@ -227,6 +231,13 @@ def part_of(call: Call, label: Label, axis: int, parts: int, which: int) -> Labe
     return Label(ids.take(which, axis=axis), label.axes, label.major)
 
 
+def join_parts(call: Call, label: Label, axis: int, parts: int) -> None:
+    """Unite the same position of several equal parts, whose number the model's code relies on."""
+    old = label.ids.shape
+    ids = label.ids.reshape([*old[:axis], parts, -1, *old[axis + 1 :]])
+    call.tape.join(ids, ids.take([0], axis=axis))
+
+
 @rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk")
 def split(call: Call) -> Any:
     """Cut an axis into parts; on a labelled axis the parts must be equal."""
@@ -236,9 +247,12 @@ def split(call: Call) -> Any:
     lengths = [out.shape[axis] for out in outs]
     equal = len(set(lengths)) == 1
     doubt_sizes(call, [label for label in call.labels() if axis in label.axes])
+    counted = call.tape.function[0] == "chunk" or isinstance(call.args[1], (list, tuple))
     per_out: list[list[Label]] = [[] for _ in outs]
     for label in call.labels():
         cut = axis in label.axes
+        if cut and equal and counted:
+            join_parts(call, label, axis, len(outs))
         if cut and not equal:
             if len(label.axes) == 1:
                 call.tape.freeze([label], "is split into parts of different size")
@@ -256,6 +270,8 @@ def unbind(call: Call) -> Any:
     """Split an axis into single indices."""
     axis = call.arg(1, "dim", 0) % call.args[0].ndim
     outs = call.run()
+    if any(axis in label.axes and len(label.axes) > 1 for label in call.labels()):
+        call.tape.doubts.append(call.tape.nodes[-1])
     for index, out in enumerate(outs):
         call.keep_name(call.put(out, _picked(call, call.labels(), axis, index)))
     return outs

@@ -1,0 +1,70 @@
+"""Networks on which the fuzzer found something wrong, each cut down to what it takes."""
+
+import pytest
+import torch
+from torch import nn
+
+from secateur import trace, verify
+
+TOKENS = torch.randn(2, 5, 6)
+
+
+class OnTokens(nn.Module):
+    """A layer in front of a function and a layer behind it."""
+
+    def __init__(self, wide, narrow, between):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, wide), nn.Linear(narrow, 3)
+        self.between = between
+
+    def forward(self, x):
+        return self.last(self.between(self.first(x)))
+
+
+def second_half_turned(x):
+    a, b = x.chunk(2, dim=-1)
+    c, d = b.chunk(2, dim=-1)
+    return torch.cat([a.relu(), d, c.tanh()], dim=-1)
+
+
+@pytest.mark.parametrize(("wide", "num_units"), [(4, 1), (8, 2), (12, 3)])
+def test_chunks_of_chunks_keep_equal_parts(wide, num_units):
+    """A unit is a position of every quarter; whole quarters went where positions were few."""
+    network = OnTokens(wide, wide, second_half_turned)
+    assert [f.num_units for f in trace(network, TOKENS).families] == [num_units]
+    if num_units > 1:
+        assert verify(network, TOKENS).num_units == round(num_units / 2)
+
+
+def test_a_weight_that_is_expanded_to_a_batch_still_consumes_its_units():
+    """Linear without a bias, on a transposed input, is a product with a repeated weight."""
+    network = nn.Sequential(nn.Conv1d(6, 4, 1), Turned(), nn.Linear(4, 3, bias=False))
+    assert [f.num_units for f in trace(network, TOKENS.transpose(1, 2)).families] == [4]
+    assert verify(network, TOKENS.transpose(1, 2)).num_units == 2
+
+
+class Turned(nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2)
+
+
+class NormedQueries(nn.Module):
+    """Two heads, whose queries and keys are normalised over their depth."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(6, 8) for _ in range(3))
+        self.norms = nn.ModuleList([nn.LayerNorm(4), nn.LayerNorm(4)])
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x):
+        q, k, v = (
+            layer(x).unflatten(-1, (-1, 4)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        q, k = self.norms[0](q), self.norms[1](k)
+        return self.out(((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+def test_the_last_head_may_meet_what_is_fixed_along_its_depth():
+    assert verify(NormedQueries(), TOKENS).num_units == 1
