@@ -113,7 +113,7 @@ def smallest_of(module: str) -> str:
 def _timm(name: str) -> Built:
     model = timm.create_model(name)
     channels, *size = model.default_cfg["input_size"]
-    if size[0] > 256 and not model.default_cfg.get("fixed_input_size"):
+    if size[0] > 448 and not model.default_cfg.get("fixed_input_size"):
         size = [256, 256]
     return model, torch.randn(1, channels, *size)
 

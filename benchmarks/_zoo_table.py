@@ -16,7 +16,7 @@ Result = dict[str, Any]
 def summary(records: Iterable[Result]) -> str:
     """Sum results up: what passes, what is covered, how long it takes, what fails and why."""
     records = list(records)
-    ours = [r for r in records if r["kind"] == "secateur"]
+    ours = [r for r in records if r["kind"] == "exact"]
     if not ours:
         return "nothing measured yet"
     passed = [r for r in ours if r["ok"]]
@@ -79,7 +79,7 @@ def _peer_lines(ours: list[Result], peers: dict[tuple[str, str], Result]) -> lis
 def write_docs(path: Path, records: Iterable[Result]) -> None:
     """Write the page that the documentation shows."""
     records = list(records)
-    ours = [r for r in records if r["kind"] == "secateur"]
+    ours = [r for r in records if r["kind"] == "exact"]
     peers = {(r["source"], r["model"]): r for r in records if r["kind"] == "peer"}
     head, *_ = summary(records).split("\nFAILED")
     head = head.split("\nLOW")[0]

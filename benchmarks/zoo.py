@@ -43,10 +43,10 @@ def main() -> int:
         for entry in entries(options.source, options.out.with_name("zoo-smallest.json"))
         if not options.only or any(fnmatch.fnmatch(entry.name, p) for p in options.only)
     ]
-    kinds = ["secateur", "peer"] if options.peer else ["secateur"]
+    kinds = ["exact", "inexact", *(["peer"] if options.peer else [])]
     waiting = [
         (entry, kind)
-        for kind in kinds
+        for kind in options.kinds or kinds
         for entry in chosen
         if options.again or (kind, entry.source, entry.name) not in known
     ]
@@ -70,7 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="models at the same time")
     parser.add_argument("--peer", action="store_true", help="run Torch-Pruning on them, too")
     parser.add_argument("--again", action="store_true", help="run models that have a result, too")
-    parser.add_argument("--inexact", action="store_true", help="remove units under norms, too")
+    parser.add_argument("--kinds", nargs="+", choices=["exact", "inexact", "peer"])
     parser.add_argument("--seconds", type=float, default=120.0, help="limit for one model")
     parser.add_argument("--memory", type=float, default=10.0, help="limit for one model, in GiB")
     parser.add_argument("--out", type=Path, default=Path("runs/zoo/results.jsonl"))
@@ -146,7 +146,7 @@ def _child(there: Connection, entry: Entry, kind: str, options: argparse.Namespa
         if kind == "peer":
             measure_peer(entry.build, record)
         else:
-            measure(entry.build, record, options.memory * GIB / 2, options.inexact)
+            measure(entry.build, record, options.memory * GIB / 2, kind == "inexact")
     except Exception as error:  # whatever a model raises is a result
         where = traceback.extract_tb(error.__traceback__)[-1]
         result = {

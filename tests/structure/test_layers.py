@@ -113,3 +113,32 @@ def test_a_branch_that_is_not_made_of_modules_stays_and_says_why():
     (fixed,) = [f for f in structure.fixed if f.what.startswith("branch")]
     assert "not made of modules alone" in fixed.reason.message
     assert fixed.reason.source.startswith(__file__)
+
+
+class _Grid(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(4, 4)
+
+    def forward(self, x, size):
+        return self.mix(x), (size[0], size[1])
+
+
+class _Gridded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.grid, self.head = nn.Linear(3, 4), _Grid(), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y, (height, width) = self.grid(x, (2, 3))
+        return self.head((x + y).view(-1, height, width, 4))
+
+
+def test_a_branch_whose_module_returns_numbers_too_stays():
+    structure = trace(_Gridded(), torch.zeros(1, 6, 3))
+    assert not structure.layers
+    (branch,) = [fixed for fixed in structure.fixed if fixed.what.startswith("branch")]
+    assert branch.reason.message == (
+        "the branch stays because its last module returns values beside its tensor"
+    )

@@ -56,6 +56,7 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
         for x, y, node in tape.edges
         if min(x.min(initial=1), y.min(initial=1)) == CONSTANT_ID
     ]
+    settled = (0, 0)
     while True:
         apart = (a != CONSTANT_ID) & (b != CONSTANT_ID)
         rest = (np.maximum(a, b)[~apart], Reason(message=_PADDED))
@@ -64,9 +65,12 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
         frozen = np.zeros(component.max() + 1, dtype=bool)
         frozen[component[_joined([ids for ids, _ in freezes])]] = True
         frozen[component[CONSTANT_ID]] = True
+        # What is joined to padding is fixed, not united, so it may go on varying along two axes.
+        reached = (len(frozen), int(frozen.sum()))
         extra = [e for label in tape.joints for e in _coarsened(label, component, frozen)]
-        if not extra:
+        if not extra or reached == settled:
             break
+        settled = reached
         a = np.concatenate([a, *(e[0] for e in extra)])
         b = np.concatenate([b, *(e[1] for e in extra)])
     return _judged(tape, tensors, component, freezes, allow_inexact)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -134,6 +135,7 @@ class Stage:
             call.returns_tuple = isinstance(output, (tuple, list))
             entries = output if call.returns_tuple else (output,)
             call.outputs = tuple(
+            call.returns_values = not all(isinstance(e, Tensor | None) for e in entries)
                 info_of(t).node if isinstance(t, Tensor) else None for t in entries
             )
 
@@ -169,12 +171,29 @@ class _Functions(TorchFunctionMode):
             # Below autograd, PyTorch hands composite operations on before it takes them apart.
             with torch._C._AutoDispatchBelowAutograd():
                 return func(*args, **options)
-        out = func(*args, **options)
+        out = _UNCHECKED.get(func, func)(*args, **options)
+        label_made(self._tape, name, args, options, out)
         note_uses(self._tape, name, args, options, out)
         return out
 
 
 _WHOLE = frozenset(
+def _batch_norm(
+    x: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise without minding that a single value a channel has no variance to train with."""
+    return torch.batch_norm(x, weight, bias, mean, variance, training, momentum, eps, False)
+
+
+_UNCHECKED: dict[Any, Any] = {F.batch_norm: _batch_norm}
+"""What runs in place of functions that refuse an example which is large enough for a trace."""
     getattr(torch, name)
     for name in (
         "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell",

@@ -141,6 +141,8 @@ def _modules_go_quiet(
         places = [i for i, node in enumerate(closing.outputs) if node is not None]
         if len(places) != 1:
             return "its last module returns several tensors"
+        if closing.returns_values:
+            return "its last module returns values beside its tensor"
         output = (places[0], len(closing.outputs))
     stubs = [Stub(module=c.path, kind="identity") for c in learned[:-1]]
     if stubs and _overwrites(tape, branch, learned):

@@ -1,0 +1,50 @@
+"""Patterns of published architectures, each in its smallest form: removal equals silence."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from secateur import verify
+from secateur.structure import trace
+
+
+class _PaddedThenSplit(nn.Module):
+    """Dual path networks: channels from elsewhere, padded or cut, that are split again."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(1, 4, 1), nn.Conv2d(2, 1, 1)
+        self.side = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Conv2d(3, 1, 1))
+
+    def forward(self, x):
+        padded = F.pad(self.stem(x), (0, 0, 0, 0, 0, 2))
+        a, b, c = padded.chunk(3, 1)
+        return self.head(a + b + c) + self.side(x)
+
+
+def test_joint_labels_over_padding_come_to_rest():
+    model = _PaddedThenSplit()
+    assert [family.name for family in trace(model, torch.zeros(1, 1, 3, 3)).families] == ["side.0"]
+    verify(model, torch.randn(2, 1, 3, 3))
+
+
+class _Auxiliary(nn.Module):
+    """Inception: a head that only training runs, and that pools to a single position."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 2)
+        self.extra = nn.Sequential(nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3), nn.ReLU())
+        self.last = nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        out = self.head(x.mean((2, 3)))
+        if self.training:
+            return out, self.last(self.extra(F.adaptive_avg_pool2d(x, 1)).flatten(1))
+        return out
+
+
+def test_one_image_is_enough_to_trace_a_batch_norm_in_training_mode():
+    verification = verify(_Auxiliary(), torch.randn(1, 1, 5, 5))
+    assert verification.num_families == 2
