@@ -134,8 +134,8 @@ class Stage:
             call.stop = len(tape.nodes)
             call.returns_tuple = isinstance(output, (tuple, list))
             entries = output if call.returns_tuple else (output,)
-            call.outputs = tuple(
             call.returns_values = not all(isinstance(e, Tensor | None) for e in entries)
+            call.outputs = tuple(
                 info_of(t).node if isinstance(t, Tensor) else None for t in entries
             )
 
@@ -177,7 +177,6 @@ class _Functions(TorchFunctionMode):
         return out
 
 
-_WHOLE = frozenset(
 def _batch_norm(
     x: Tensor,
     mean: Tensor | None,
@@ -194,6 +193,7 @@ def _batch_norm(
 
 _UNCHECKED: dict[Any, Any] = {F.batch_norm: _batch_norm}
 """What runs in place of functions that refuse an example which is large enough for a trace."""
+_WHOLE = frozenset(
     getattr(torch, name)
     for name in (
         "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell",

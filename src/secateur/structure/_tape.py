@@ -93,8 +93,8 @@ class ModuleCall:
         num_arguments: Number of its arguments that are not None.
         outputs: Node of each entry of its output; None where an entry is not a tensor.
         returns_tuple: Whether it returned a tuple (or list) rather than a tensor.
-    """
         returns_values: Whether something else than tensors and None was in that tuple.
+    """
 
     path: str
     parent: int
@@ -106,8 +106,8 @@ class ModuleCall:
     num_arguments: int = 0
     outputs: tuple[int | None, ...] = ()
     returns_tuple: bool = False
-
     returns_values: bool = False
+
 
 @dataclass(slots=True)
 class Charge:
