@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.structure._label import Ids, Label
-from secateur.structure._tape import Grouping, Node
+from secateur.structure._tape import Grouping, Made, Node
 
 Places = Mapping[str, tuple[tuple[str, tuple[Label, ...]], ...]]
 Positions = Mapping[str, frozenset[int]]
@@ -23,6 +23,7 @@ class Evidence:
 
     Attributes:
         ranges: (canonical tensor name, axis) to the ids along that axis.
+        made: Ids on axes of tensors that the forward makes, by what gave them their size.
         component: Component of every id.
         family: Family of each component, -1 where it is fixed.
         scalars: Module path to its operations' value-changing numbers, in order.
@@ -33,6 +34,7 @@ class Evidence:
     """
 
     ranges: Mapping[tuple[str, int], Ids]
+    made: Mapping[Made, Ids]
     component: NDArray[np.int64]
     family: NDArray[np.int64]
     scalars: Scalars

@@ -19,10 +19,11 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 from secateur.nn import SlimMultiheadAttention
 from secateur.structure._inventory import named_modules
+from secateur.structure._made import label_made, remember_shape
+from secateur.structure._nested import map_tensors, tensors_in
 from secateur.structure._sizes import Resize, resized_attributes, shapes_of
 from secateur.structure._slots import write_slot
 from secateur.structure._stored import marked, note_uses
@@ -109,7 +110,7 @@ class Stage:
             The forward's output, on the meta device.
         """
         tracer = Tracer(tape, Stage.run.__code__)
-        args, kwargs = tree_map_only(Tensor, _Inputs(), example)
+        args, kwargs = map_tensors(_Inputs(), example)
 
         def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             parent = tracer.stack[-1] if tracer.stack else -1
@@ -146,7 +147,7 @@ class Stage:
         finally:
             for hook in hooks:
                 hook.remove()
-        for tensor in _leaves(output):
+        for tensor in tensors_in(output):
             tape.freeze(info_of(tensor).labels, "is an output of the model")
             node = info_of(tensor).node
             if node is not None:
@@ -174,7 +175,7 @@ class _Functions(TorchFunctionMode):
         out = _UNCHECKED.get(func, func)(*args, **options)
         label_made(self._tape, name, args, options, out)
         note_uses(self._tape, name, args, options, out)
-        return out
+        return remember_shape(func, name, args, out)
 
 
 def _batch_norm(
@@ -216,18 +217,3 @@ class _Inputs:
         value = tensor.detach().cpu() if known else None
         attach_info(twin, Info(node=-self._count, value=value))
         return twin
-
-
-def _leaves(output: Any) -> list[Tensor]:
-    flat, _ = tree_flatten(output)
-    found = []
-    for leaf in flat:
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        elif hasattr(leaf, "__dict__") and not isinstance(leaf, nn.Module):
-            found += [v for v in tree_flatten(list(vars(leaf).values()))[0] if _is_tensor(v)]
-    return found
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -142,6 +143,9 @@ class Use:
     line: int
 
 
+Made = tuple[tuple[str, str], int]
+
+
 @dataclass(slots=True)
 class Tape:
     """Everything recorded while the model ran once (or twice, in both modes).
@@ -155,6 +159,10 @@ class Tape:
         output_nodes: Nodes whose result leaves the model.
         doubts: Nodes that were given the size of a labelled axis as a number.
         uses: Numbers kept by modules that were used as sizes.
+        made: Ids of axes that got their size from a number kept by a module: the number's place,
+            and how often it was used before.
+        num_made: How often each of these numbers was used in this run.
+        is_retrace: Whether the ids are those of an earlier trace, so that no new ones are made.
         function: Name and arguments of the PyTorch function the model is calling.
         groupings: How the groups of each convolution were read, by the name of its weight.
         edges: Ids that can only leave together, and the node that says so.
@@ -172,6 +180,9 @@ class Tape:
     output_nodes: set[int] = field(default_factory=set)
     doubts: list[Node] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
+    made: dict[Made, Ids] = field(default_factory=dict)
+    num_made: Counter[tuple[str, str]] = field(default_factory=Counter)
+    is_retrace: bool = False
     function: tuple[str, tuple[object, ...]] = ("", ())
     groupings: dict[str, Grouping] = field(default_factory=dict)
     edges: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
@@ -187,6 +198,7 @@ class Tape:
             ranges=self.ranges,
             doubts=self.doubts,
             uses=self.uses,
+            made=self.made,
             groupings=self.groupings,
             edges=self.edges,
             freezes=self.freezes,
@@ -204,6 +216,26 @@ class Tape:
             self.ranges[name, axis] = ids
             labels.append(axis_label(ids, axis, len(shape)))
         return tuple(labels)
+
+    def ids_of_made(self, source: tuple[str, str], size: int) -> Ids:
+        """Return the ids of an axis that got its size from a number kept by a module.
+
+        Args:
+            source: Module path and slot of the number.
+            size: The number.
+
+        Returns:
+            Fresh ids, or those that the same use of the number had before; none where there was
+            no such use in the trace that is being followed.
+        """
+        key = source, self.num_made[source]
+        self.num_made[source] += 1
+        if key not in self.made and self.is_retrace:
+            return np.zeros(0, dtype=np.int64)
+        if key not in self.made:
+            self.made[key] = np.arange(self.num_ids, self.num_ids + size, dtype=np.int64)
+            self.num_ids += size
+        return self.made[key]
 
     def reason(self, message: str) -> Reason:
         """Describe the operation that is running."""

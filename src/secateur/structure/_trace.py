@@ -20,6 +20,7 @@ from secateur.structure._assemble import cost, families, fixed_axes
 from secateur.structure._branches import find_layers
 from secateur.structure._collector import without_collector
 from secateur.structure._evidence import Evidence, Places, places_of, scalars_of, vanished_with
+from secateur.structure._explain import Grounds
 from secateur.structure._inventory import Inventory, fresh_twins, take_inventory
 from secateur.structure._proof import Violation, find_violation
 from secateur.structure._solve import Solution, solve
@@ -77,6 +78,7 @@ def _traced(model: nn.Module, example: Example, allow_inexact: bool) -> Structur
         tensors=tensors,
         cost=cost(tape, trial.solution, trial.units, tensors, found.layers, found.nodes),
         example=example,
+        grounds=trial.grounds(),
         stored=trial.stored(),
         evidence=dataclasses.replace(
             trial.evidence(),
@@ -131,6 +133,7 @@ def _recorded(model: nn.Module, example: Example) -> _Run:
         return _Run(inventory, tape, tape.nodes, (places_of(tape.nodes),), (False,))
     second = tape.second_pass()
     _run(stage, second, example, training=True)
+    tape.num_ids = second.num_ids
     places = (places_of(tape.nodes), places_of(second.nodes))
     return _Run(inventory, tape, tape.nodes + second.nodes, places, (False, True))
 
@@ -174,6 +177,7 @@ class _Trial:
         """Return the wiring found so far."""
         return Evidence(
             ranges=self._recorded.tape.ranges,
+            made=self._recorded.tape.made,
             component=self.solution.component,
             family=self.units.family,
             scalars=scalars_of(self._recorded.nodes),
@@ -185,6 +189,18 @@ class _Trial:
     def stored(self) -> tuple[StoredSize, ...]:
         """Return the numbers in modules that follow the units found so far."""
         return stored_sizes(self._recorded.tape.uses, self.solution.component, self.units)
+
+    def grounds(self) -> Grounds:
+        """Return what explains why units are fixed."""
+        tape, solution = self._recorded.tape, self.solution
+        return Grounds(
+            ranges=tape.ranges,
+            component=solution.component,
+            blame=solution.blame,
+            reasons=solution.reasons,
+            freezes=tape.freezes,
+            inexact=tape.inexact,
+        )
 
     def settle(self) -> None:
         """Add one unit to every family until the larger model passes the proof check."""

@@ -150,6 +150,8 @@ class Tracer(TorchDispatchMode):
     def _out(self, operation: _Operation, args: Any, kwargs: Any, value: Any) -> Any:
         if operation.is_dynamic and not _fixed_shape(operation, args):
             if isinstance(value, Tensor):
+                labels = [label for t in _tensors_in(args, kwargs) for label in info_of(t).labels]
+                self.tape.freeze(labels, "decides on the shape of a result")
                 return torch.empty_like(value, device="meta")
             reason = self.tape.reason("the shape of a result depends on the data")
             raise TraceError(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from secateur.structure._evidence import Evidence, Positions
 from secateur.structure._label import Ids, Label
 from secateur.structure._structure import Family, Live, StoredSize
-from secateur.structure._tape import CONSTANT_ID
+from secateur.structure._tape import CONSTANT_ID, Made
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,6 +21,7 @@ class Variant:
     Attributes:
         evidence: Wiring of the original, extended to the ids of added units.
         ids: Ids on every axis.
+        made: Ids on axes of tensors that the forward makes.
         lone: Whether each family has one unit only, and False for what is fixed (at -1).
         same: Ids that count as equal where operations are compared map to one number.
         expected: What is to become of a label of the original.
@@ -30,6 +31,7 @@ class Variant:
 
     evidence: Evidence
     ids: Mapping[tuple[str, int], Ids]
+    made: Mapping[Made, Ids]
     lone: NDArray[np.bool_]
     same: NDArray[np.int64]
     expected: Callable[[Label], Ids]
@@ -61,6 +63,11 @@ def smaller(evidence: Evidence, families: Sequence[Family], live: Live) -> Varia
     left[CONSTANT_ID] = True
     for own in ids.values():
         left[own] = True
+    is_left = np.zeros(len(left), dtype=bool)
+    is_left[evidence.component[left]] = True
+    made = {key: own[is_left[evidence.component[own]]] for key, own in evidence.made.items()}
+    for own in made.values():
+        left[own] = True
 
     def expected(label: Label) -> Ids:
         found = label.ids
@@ -72,7 +79,7 @@ def smaller(evidence: Evidence, families: Sequence[Family], live: Live) -> Varia
     whole = bool(live.layers.all())
     same = np.arange(len(evidence.component)) if whole else evidence.component
     lone = np.array([int(live_U.sum()) == 1 for live_U in live.units] + [False])
-    return Variant(evidence, ids, lone, same, expected, vanished=_vanished(evidence, live))
+    return Variant(evidence, ids, made, lone, same, expected, vanished=_vanished(evidence, live))
 
 
 def _vanished(evidence: Evidence, live: Live) -> tuple[Positions, ...]:
@@ -129,6 +136,7 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
 
     extended = Evidence(
         ranges=evidence.ranges,
+        made=evidence.made,
         component=np.concatenate([evidence.component, evidence.component + count]),
         family=np.concatenate(
             [evidence.family, np.full(count - len(evidence.family), -1), evidence.family]
@@ -139,12 +147,13 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
         modes=evidence.modes,
     )
     ids = {key: doubled(own, 0, twinned[own]) for key, own in evidence.ranges.items()}
+    made = {key: doubled(own, 0, twinned[own]) for key, own in evidence.made.items()}
     lone = np.array([family.num_units == 1 for family in families] + [False])
     counts = [family.num_units + (family.num_units > 1) for family in families]
     numbers: dict[str, dict[str, int]] = {}
     for number in stored:
         numbers.setdefault(number.module, {})[number.slot] = number.at(counts)
-    return Variant(extended, ids, lone, np.arange(2 * count), expected, stored=numbers)
+    return Variant(extended, ids, made, lone, np.arange(2 * count), expected, stored=numbers)
 
 
 def _with_twin_runs(owner: Ids, along: NDArray[np.bool_]) -> tuple[Ids, Ids]:

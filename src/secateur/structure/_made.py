@@ -1,0 +1,93 @@
+"""Tensors that the forward makes itself: they are as wide as what gave them their size.
+
+A size read from the shape of a labelled tensor remembers the ids it counts, and a number kept by a
+module its place. A tensor of equal values made with such a size carries the ids on that axis, so a
+state of zeros follows the units it is a state of. Every number kept by a module gets ids of its own
+each time: what it counts is found out by what the tensor meets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.structure._label import Ids, axis_label
+from secateur.structure._stored import Stored
+from secateur.structure._tape import Tape, Use
+from secateur.structure.rules import info_of
+
+_WITH_TENSOR = frozenset(("new_zeros", "new_ones", "new_full", "new_empty"))
+_MAKERS = frozenset(("zeros", "ones", "full", "empty")) | _WITH_TENSOR
+_SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
+
+
+class Counted(int):
+    """A size that remembers the ids it counts."""
+
+    ids: Ids
+
+
+def remember_shape(func: Any, name: str, args: Sequence[Any], out: Any) -> Any:
+    """Let sizes read from a tensor remember what they count.
+
+    Args:
+        func: Function of PyTorch that was called.
+        name: Its name.
+        args: Its arguments.
+        out: What it returned.
+
+    Returns:
+        The same numbers.
+    """
+    if name == "size":
+        if isinstance(out, int):
+            axis = args[1] if len(args) > 1 else -1
+            return _counted(args[0], axis % args[0].ndim, out)
+    elif name != "__get__" or func != _SHAPE:
+        return out
+    if not info_of(args[0]).labels:
+        return out
+    return torch.Size([_counted(args[0], axis, size) for axis, size in enumerate(out)])
+
+
+def _counted(tensor: Tensor, axis: int, size: int) -> int:
+    labels = [label for label in info_of(tensor).labels if axis in label.axes]
+    if len(labels) != 1 or labels[0].axes != {axis}:
+        return size
+    counted = Counted(size)
+    counted.ids = labels[0].ids.ravel()
+    return counted
+
+
+def label_made(tape: Tape, name: str, args: Sequence[Any], kwargs: Any, out: Any) -> None:
+    """Label a tensor of equal values that the forward made.
+
+    Args:
+        tape: Where ids are handed out.
+        name: Name of the function that made it.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        out: The tensor.
+    """
+    if name not in _MAKERS or not isinstance(out, Tensor):
+        return
+    given = args[1:] if name in _WITH_TENSOR else args
+    sizes = given[0] if given and isinstance(given[0], (tuple, list)) else given
+    labels = []
+    for axis, size in enumerate((sizes or kwargs.get("size", ()))[: out.ndim]):
+        ids = None
+        if isinstance(size, Counted):
+            ids = size.ids
+        elif isinstance(size, Stored):
+            ids = tape.ids_of_made(size.source, int(size))
+            where = tape.nodes[-1]
+            tape.uses.append(Use(size.source, ids, where.file, where.line))
+        if ids is not None and len(ids) == out.shape[axis]:
+            labels.append(axis_label(ids, axis, out.ndim))
+    if labels:
+        node = tape.nodes[-1]
+        node.labels = info_of(out).labels = tuple(labels)
+        tape.doubts.append(node)
