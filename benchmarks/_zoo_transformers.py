@@ -198,7 +198,7 @@ _ENTRIES: dict[str, _Entry] = {
         {"depths": [1, 1, 2, 1], "hidden_sizes": [16, 32, 48, 64]},
     ),
     "convnextv2": _Entry(
-        "ConvNextV2ForImageClassification", "ConvNextV2Config", image,
+        "ConvNextV2ForImageClassification", "ConvNextV2Config", lambda: image(64),
         {"depths": [1, 1, 2, 1], "hidden_sizes": [16, 32, 48, 64]},
     ),
     "resnet": _Entry(

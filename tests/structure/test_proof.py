@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from secateur import verify
 from secateur.errors import MiswiredError
 from secateur.structure import Decision, prove, trace
 from secateur.surgery import cut_
@@ -102,3 +103,42 @@ def test_units_whose_positions_would_change_places_are_fixed():
     """Found by the random networks: the right units, dealt out to the wrong weights."""
     structure = trace(_DoubleShuffle(), torch.zeros(1, 1, 4, 4))
     assert "first" not in {family.name for family in structure.families}
+
+
+class _SharedHeads(nn.Module):
+    """Attention with two query heads for each key head, and keys that rotate."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key = nn.Linear(6, 16, bias=False), nn.Linear(6, 8, bias=False)
+        self.value, self.out = nn.Linear(6, 8, bias=False), nn.Linear(16, 2, bias=False)
+        self.register_buffer("turn", torch.linspace(0.1, 1.0, 2))
+
+    def forward(self, x):
+        q, k, v = (
+            layer(x).unflatten(-1, (-1, 4)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        angle = torch.arange(x.shape[1])[:, None] * torch.cat([self.turn, self.turn])
+        q, k = (
+            q * angle.cos() + _turned(q) * angle.sin(),
+            k * angle.cos() + _turned(k) * angle.sin(),
+        )
+        k, v = (
+            t[:, :, None].expand(-1, -1, 2, -1, -1).reshape(len(t), -1, *t.shape[2:])
+            for t in (k, v)
+        )
+        heads = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(heads.transpose(1, 2).flatten(2))
+
+
+def _turned(x):
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([-b, a], dim=-1)
+
+
+def test_the_last_of_several_shared_heads_is_no_false_alarm():
+    model, x = _SharedHeads(), torch.randn(2, 3, 6)
+    (family,) = trace(model, x).families
+    assert family.num_units == 2
+    assert verify(model, x).num_units == 1

@@ -1,7 +1,9 @@
 import copy
 import math
+import random
 import re
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -243,7 +245,7 @@ def test_every_tensor_of_a_nested_output_is_compared(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "random",
+    "drop",
     [
         lambda x: F.dropout(x, 0.5),
         lambda x: F.dropout(x, 0.5, inplace=False),
@@ -252,13 +254,29 @@ def test_every_tensor_of_a_nested_output_is_compared(monkeypatch):
         lambda x: x * torch.empty_like(x).bernoulli_(0.5),
         lambda x: x * torch.bernoulli(torch.full_like(x, 0.5)),
         lambda x: torch.dropout(x, 0.5, True),
+        lambda x: x * (0.5 + torch.rand(x.shape)).floor(),
+        lambda x: x * torch.empty_like(x).uniform_().round(),
     ],
 )
-def test_nothing_is_dropped_while_a_model_is_steady(random):
+def test_nothing_is_dropped_while_a_model_is_steady(drop):
     x = torch.randn(3, 4, 5)
-    assert not torch.equal(random(x), x)
+    assert not torch.equal(drop(x), x)
     with Steady():
-        assert_close(random(x), x)
+        assert_close(drop(x), x)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [lambda: torch.randn(3).tolist(), lambda: np.random.rand(3).tolist(), random.random],  # noqa: NPY002
+)
+def test_what_is_drawn_while_a_model_is_steady_is_drawn_again_and_unseen(draw):
+    states = torch.get_rng_state(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+    with Steady():
+        first = draw()
+    with Steady():
+        assert draw() == first
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1:] == (str(np.random.get_state()), random.getstate())  # noqa: NPY002
 
 
 def test_attention_drops_nothing_while_a_model_is_steady():

@@ -77,7 +77,12 @@ def axis_label(ids: Ids, axis: int, ndim: int) -> Label:
     return Label(ids.reshape(shape), frozenset((axis,)), axis)
 
 
-def reshaped(label: Label, old: Sequence[int], new: Sequence[int]) -> Label:
+def reshaped(
+    label: Label,
+    old: Sequence[int],
+    new: Sequence[int],
+    last: NDArray[np.bool_] | None = None,
+) -> Label:
     """Follow a reshape.
 
     Axes are matched in groups of equal cumulative size. A group without labelled axes only
@@ -87,6 +92,8 @@ def reshaped(label: Label, old: Sequence[int], new: Sequence[int]) -> Label:
         label: Label of a tensor of shape ``old``.
         old: Shape before.
         new: Shape after, without -1.
+        last: Whether each id belongs to a unit that is the last of several. Where such a unit is
+            split, an axis of size 1 is where the units were: (1 head, head_dim).
 
     Returns:
         The label of the reshaped tensor; on no axis at all where its axes of size 1 went away.
@@ -104,6 +111,8 @@ def reshaped(label: Label, old: Sequence[int], new: Sequence[int]) -> Label:
         full += [old[a] for a in old_group]
         shape += [new[a] for a in new_group]
         candidates = [a for a in new_group if new[a] > 1] or new_group[:1]
+        if last is not None and len(candidates) < len(new_group) and last[label.ids].all():
+            candidates = new_group
         axes |= set(candidates)
         if len(old_group) > 1 or len(new_group) > 1:
             written |= set(candidates)

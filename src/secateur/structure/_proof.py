@@ -120,6 +120,7 @@ def find_violation(
             groupings=dict(evidence.groupings),
             made=dict(variant.made),
             is_retrace=True,
+            last=variant.last,
         )
         try:
             with stage.open(training=training):
@@ -157,7 +158,8 @@ def _wrong_meeting(
     """Judge components that met though they were apart.
 
     Where one head is left, its axis loses its label, and the head meets whatever is fixed along
-    its depth. That is no mistake as long as nothing that may still leave is among them.
+    its depth. Where a layer is gone, fixed positions may meet that its end kept apart. That is no
+    mistake as long as nothing that may still leave is among them.
 
     Args:
         apart: Components on both sides of edges, and the operation that joined them.
@@ -173,7 +175,7 @@ def _wrong_meeting(
     _, group = connected_components(graph, directed=False)
     is_lone = (family >= 0) & variant.lone[family]
     is_spare = (family >= 0) & ~variant.lone[family]
-    with_lone = np.zeros(count, dtype=bool)
+    with_lone = np.full(count, not variant.whole)
     with_lone[group[is_lone]] = True
     with_spare = np.zeros(count, dtype=bool)
     with_spare[group[is_spare]] = True

@@ -7,7 +7,7 @@ model is touched; whatever the forward leaves behind in the modules is put back 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -61,6 +61,7 @@ class Stage:
     def open(self, *, training: bool) -> Generator[None]:
         """Exchange tensors for twins and set the mode; undo everything on the way out."""
         saved = [(m, dict(m.__dict__), type(m)) for m in self.model.modules()]
+        hooks = [(own, dict(own)) for _, state, _ in saved for own in _hooks(state)]
         fastpath = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)
@@ -73,6 +74,10 @@ class Stage:
                 object.__setattr__(module, "__class__", kind)
                 module.__dict__.clear()
                 module.__dict__.update(state)
+            for own, before in hooks:
+                if len(own) != len(before):
+                    own.clear()
+                    own.update(before)
 
     def _exchange(self, module: nn.Module, state: dict[str, Any], training: bool) -> None:
         own = module.__dict__
@@ -153,6 +158,15 @@ class Stage:
             if node is not None:
                 tape.output_nodes.add(node)
         return output
+
+
+def _hooks(state: Mapping[str, Any]) -> Iterator[dict[Any, Any]]:
+    """Yield the tables in which a module keeps its hooks: a forward may register some."""
+    for name in _HOOKS:
+        yield state[name]
+
+
+_HOOKS = tuple(name for name in vars(nn.Module()) if "hooks" in name and "state_dict" not in name)
 
 
 class _Functions(TorchFunctionMode):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from secateur.structure._label import Ids, Label, axis_label
@@ -170,6 +171,8 @@ class Tape:
         inexact: Ids that share a statistic, and where.
         consumed: Ids of weight slices that multiply the units they belong to.
         joints: Labels that came to vary on several axes.
+        last: Whether each id belongs to the last unit of a family that had several, in the trace
+            of a smaller model; None where there are no such ids.
     """
 
     num_ids: int = 1
@@ -190,6 +193,7 @@ class Tape:
     inexact: list[tuple[Ids, Reason]] = field(default_factory=list)
     consumed: list[Ids] = field(default_factory=list)
     joints: list[Label] = field(default_factory=list)
+    last: NDArray[np.bool_] | None = None
 
     def second_pass(self) -> Tape:
         """Return a tape for another run of the same tensors; units are shared, the graph is not."""

@@ -23,20 +23,24 @@ class Variant:
         ids: Ids on every axis.
         made: Ids on axes of tensors that the forward makes.
         lone: Whether each family has one unit only, and False for what is fixed (at -1).
+        whole: Whether all layers are there.
         same: Ids that count as equal where operations are compared map to one number.
         expected: What is to become of a label of the original.
         vanished: For each mode: operations that gone layers leave without a place to compare.
         stored: Module path to slot to the number a module has to keep at this size.
+        last: Whether each id belongs to the last unit of a family that had several, or None.
     """
 
     evidence: Evidence
     ids: Mapping[tuple[str, int], Ids]
     made: Mapping[Made, Ids]
     lone: NDArray[np.bool_]
+    whole: bool
     same: NDArray[np.int64]
     expected: Callable[[Label], Ids]
     vanished: tuple[Positions, ...] = field(default=(), kw_only=True)
     stored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    last: NDArray[np.bool_] | None = field(default=None, kw_only=True)
 
 
 def smaller(evidence: Evidence, families: Sequence[Family], live: Live) -> Variant:
@@ -79,7 +83,10 @@ def smaller(evidence: Evidence, families: Sequence[Family], live: Live) -> Varia
     whole = bool(live.layers.all())
     same = np.arange(len(evidence.component)) if whole else evidence.component
     lone = np.array([int(live_U.sum()) == 1 for live_U in live.units] + [False])
-    return Variant(evidence, ids, made, lone, same, expected, vanished=_vanished(evidence, live))
+    came_down = lone & np.array([family.num_units > 1 for family in families] + [False])
+    last = came_down[evidence.family[evidence.component]] if came_down.any() else None
+    vanished = _vanished(evidence, live)
+    return Variant(evidence, ids, made, lone, whole, same, expected, vanished=vanished, last=last)
 
 
 def _vanished(evidence: Evidence, live: Live) -> tuple[Positions, ...]:
@@ -153,7 +160,7 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
     numbers: dict[str, dict[str, int]] = {}
     for number in stored:
         numbers.setdefault(number.module, {})[number.slot] = number.at(counts)
-    return Variant(extended, ids, made, lone, np.arange(2 * count), expected, stored=numbers)
+    return Variant(extended, ids, made, lone, True, np.arange(2 * count), expected, stored=numbers)
 
 
 def _with_twin_runs(owner: Ids, along: NDArray[np.bool_]) -> tuple[Ids, Ids]:

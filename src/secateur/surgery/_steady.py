@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,8 +19,27 @@ class Steady(TorchFunctionMode):
     """Makes every forward that runs inside deterministic.
 
     Dropout passes its input on, attention drops nothing, and the samples that drop-path is written
-    with keep everything: a Bernoulli sample is all ones, a uniform one just below one.
+    with keep everything: a Bernoulli sample is all ones, a uniform one just below one. Whatever
+    else is drawn, such as the spans that a speech model masks, is drawn from the same seed each
+    time; the generators of PyTorch, NumPy and Python go on as if nothing had been drawn.
     """
+
+    def __enter__(self) -> Self:
+        """Seed the generators."""
+        self._states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+        torch.default_generator.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        random.seed(0)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        """Give the generators their states back."""
+        super().__exit__(*args)  # type: ignore[no-untyped-call]
+        state, numpy_state, python_state = self._states
+        torch.set_rng_state(state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
 
     def __torch_function__(
         self,

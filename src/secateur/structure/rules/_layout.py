@@ -42,7 +42,8 @@ def view(call: Call) -> Tensor:
     """Reshape; joint labels that arise are recorded for coarsening."""
     source = call.args[0]
     out = call.run()
-    labels = [reshaped(label, source.shape, out.shape) for label in call.labels()]
+    last = call.tape.last
+    labels = [reshaped(label, source.shape, out.shape, last) for label in call.labels()]
     for before, after in zip(call.labels(), labels, strict=True):
         record_joint(call, before, after)
     call.tape.freeze([x for x in labels if not x.axes], "is a single value that loses its axis")
