@@ -140,6 +140,15 @@ def nothing():
 """
 
 
+def test_trace_explains_a_tensor():
+    result = run("trace", "resnet20", "--explain", "stages.0.0.conv1.weight")
+    assert result.exit_code == 0
+    assert "axis 0 (16 positions): belongs to the 16 units (filter)" in result.stdout
+    wrong = run("trace", "resnet20", "--explain", "stages.0.0.conv1")
+    assert wrong.exit_code == 2
+    assert "stages.0.0.conv1.weight" in wrong.stderr
+
+
 def test_trace_takes_a_function_of_the_user(tmp_path, monkeypatch):
     (tmp_path / "own_nets.py").write_text(OWN_NETWORK)
     monkeypatch.chdir(tmp_path)

@@ -42,6 +42,12 @@ def trace(
             "--allow-inexact", help="Admit units that share a statistic, as under LayerNorm."
         ),
     ] = False,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Show what becomes of this parameter or buffer, and why, instead."
+        ),
+    ] = None,
 ) -> None:
     """Show families of units, removable layers, MACs and parameters, and what is fixed and why."""
     is_reference = "/" not in model and ":" not in model
@@ -49,7 +55,8 @@ def trace(
     with error_screen().status(f"Tracing {model}"):
         network = _own(model) if ":" in model else _named(model, shape, classes, width)
         structure = trace_model(network, torch.zeros(shape), allow_inexact=allow_inexact)
-    screen().print(str(structure), markup=False, highlight=False, soft_wrap=True)
+    shown = structure if explain is None else structure.explain(explain)
+    screen().print(str(shown), markup=False, highlight=False, soft_wrap=True)
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from secateur.structure._cost import Cost, Factor
     from secateur.structure._evidence import Evidence
+    from secateur.structure._explain import Explanation, Grounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +230,7 @@ class Structure:
         example: Positional and keyword arguments of the forward that was traced.
         stored: Numbers in modules that follow the units they count.
         evidence: What the proof check holds a smaller model against.
+        grounds: What `explain` looks reasons up in.
     """
 
     families: tuple[Family, ...]
@@ -239,6 +241,7 @@ class Structure:
     example: tuple[tuple[Any, ...], dict[str, Any]]
     stored: tuple[StoredSize, ...] = ()
     evidence: Evidence | None = None
+    grounds: Grounds | None = None
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
@@ -264,6 +267,29 @@ class Structure:
             units=tuple(torch.ones(family.num_units, dtype=torch.bool) for family in self.families),
             layers=torch.ones(len(self.layers), dtype=torch.bool),
         )
+
+    def explain(self, name: str) -> Explanation:
+        """Say of one tensor which units its axes belong to, or why they are fixed.
+
+        Args:
+            name: Name of a parameter or buffer; any of its names if it is tied.
+
+        Returns:
+            What may leave it, and every reason why the rest stays; ``print`` it.
+
+        Raises:
+            UsageError: The model has no such tensor, or this structure was not traced.
+
+        Example:
+            >>> import torch, secateur
+            >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(4, 2))
+            >>> print(secateur.trace(net, torch.zeros(1, 8)).explain("0.bias"))
+            0.bias: parameter of shape [4]
+            axis 0 (4 positions): belongs to the 4 units (neuron) of 0, 1 position each
+        """
+        from secateur.structure._explain import explain
+
+        return explain(self, name)
 
     def __str__(self) -> str:
         from secateur.structure._table import render
