@@ -3,6 +3,7 @@
 from secateur.structure._collector import without_collector
 from secateur.structure._cost import Cost, Factor, Polynomial, Term
 from secateur.structure._inventory import named_modules, named_tensors
+from secateur.structure._nested import map_tensors, tensors_in
 from secateur.structure._proof import prove
 from secateur.structure._sizes import AttributeValue, Resize, resized_attributes
 from secateur.structure._slots import holder_of, read_slot, write_slot
@@ -42,11 +43,13 @@ __all__ = [
     "TensorInfo",
     "Term",
     "holder_of",
+    "map_tensors",
     "named_modules",
     "named_tensors",
     "prove",
     "read_slot",
     "resized_attributes",
+    "tensors_in",
     "trace",
     "without_collector",
     "write_slot",

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from secateur.errors import MiswiredError, NothingRemovableError, UsageError
-from secateur.structure import Decision, Live, Structure, trace
+from secateur.structure import Decision, Live, Structure, map_tensors, tensors_in, trace
 from secateur.surgery._cut import cut_
 from secateur.surgery._masked import LiveNorms, silence_
 from secateur.surgery._randomise import randomise_
@@ -172,13 +171,13 @@ def _examples(model: nn.Module, structure: Structure, generator: torch.Generator
     Raises:
         ValueError: The model cannot be trained on the example for another reason.
     """
-    example = tree_map_only(Tensor, lambda t: _varied(t, generator), structure.example)
+    example = map_tensors(lambda t: _varied(t, generator), structure.example)
     try:
         _run(model, example, training=True)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        return [example, tree_map_only(Tensor, lambda t: torch.cat([t, t.flip(-1)]), example)]
+        return [example, map_tensors(lambda t: torch.cat([t, t.flip(-1)]), example)]
     return [example, example]
 
 
@@ -192,17 +191,29 @@ def _run(model: nn.Module, example: Example, *, training: bool) -> list[Tensor]:
 
     Returns:
         The tensors it returns.
+
+    Raises:
+        UsageError: It returns none.
     """
-    args, kwargs = tree_map_only(Tensor, Tensor.clone, example)
+    args, kwargs = map_tensors(Tensor.clone, example)
     saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    listed = [(module._buffers, dict(module._buffers)) for module in model.modules()]
     model.train(training)
     try:
         with torch.no_grad(), Steady():
             output = model(*args, **kwargs)
     finally:
+        for own, before in listed:
+            own.update(before)
         for buffer, value in saved:
             buffer.copy_(value)
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    found = tensors_in(output)
+    if not found:
+        raise UsageError(
+            f"The {type(model).__name__} returns a {type(output).__name__} without tensors, so "
+            "there is nothing to compare. Verify a module that returns what it computes."
+        )
+    return found
 
 
 def _difference(expected: Tensor, found: Tensor) -> float:
@@ -226,9 +237,7 @@ def _difference(expected: Tensor, found: Tensor) -> float:
 
 
 def _doubled(example_inputs: Any) -> Any:
-    return tree_map_only(
-        Tensor, lambda t: t.double() if t.is_floating_point() else t, example_inputs
-    )
+    return map_tensors(lambda t: t.double() if t.is_floating_point() else t, example_inputs)
 
 
 def _varied(tensor: Tensor, generator: torch.Generator) -> Tensor:
