@@ -515,3 +515,10 @@ def test_a_tensor_that_stays_on_meta_is_refused(tmp_path: Path) -> None:
         "build_model leaves Sequential.table on the meta device, and it is neither a parameter nor "
         "a buffer, so no file holds its values. Build it with values or register it as a buffer."
     )
+
+
+def test_both_files_can_be_read_by_whom_the_umask_lets(tmp_path):
+    net = torch.nn.Linear(3, 2)
+    secateur.save(net, tmp_path / "save")
+    modes = {file.stat().st_mode for file in (tmp_path / "save").iterdir()}
+    assert len(modes) == 1

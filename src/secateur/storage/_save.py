@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -116,6 +117,8 @@ def _replace(folder: Path, tensors: dict[str, Tensor], content: JsonObject) -> N
         sha256 = digest(new_tensors)
         unfinished.write_bytes(render({"sha256": sha256, **content}))
         _flush(unfinished)
+        # safetensors lets nobody but the owner read what it writes.
+        new_tensors.chmod(stat.S_IMODE(unfinished.stat().st_mode))
         new_structure = folder / f".structure-{sha256}-{token}.json"
         unfinished.replace(new_structure)
         _flush_folder(folder)
