@@ -2,6 +2,7 @@
 
 from secateur.structure._collector import without_collector
 from secateur.structure._cost import Cost, Factor, Polynomial, Term
+from secateur.structure._explain import Axis, Explanation, Holding
 from secateur.structure._inventory import named_modules, named_tensors
 from secateur.structure._nested import map_tensors, tensors_in
 from secateur.structure._proof import prove
@@ -26,11 +27,14 @@ from secateur.structure._trace import trace
 __all__ = [
     "RELU",
     "AttributeValue",
+    "Axis",
     "Cost",
     "Decision",
+    "Explanation",
     "Factor",
     "Family",
     "Fixed",
+    "Holding",
     "Layer",
     "Live",
     "Member",
