@@ -519,6 +519,6 @@ def test_a_tensor_that_stays_on_meta_is_refused(tmp_path: Path) -> None:
 
 def test_both_files_can_be_read_by_whom_the_umask_lets(tmp_path):
     net = torch.nn.Linear(3, 2)
-    secateur.save(net, tmp_path / "save")
+    save(net, tmp_path / "save")
     modes = {file.stat().st_mode for file in (tmp_path / "save").iterdir()}
     assert len(modes) == 1
