@@ -1,5 +1,7 @@
 """Networks on which the fuzzer found something wrong, each cut down to what it takes."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -68,3 +70,39 @@ class NormedQueries(nn.Module):
 
 def test_the_last_head_may_meet_what_is_fixed_along_its_depth():
     assert verify(NormedQueries(), TOKENS).num_units == 1
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: x / x.shape[-1],
+        lambda x: x * (x.size(-1) // 2) ** -0.5,
+        lambda x: x * x.shape[-1] ** -0.5,
+        lambda x: x * math.sqrt(x.shape[2]),
+        lambda x: torch.where(x > 2 / x.size(2), x, -x),
+    ],
+)
+def test_an_axis_whose_size_is_a_number_in_arithmetic_keeps_its_size(between):
+    """It was found out at the first removal only."""
+    structure = trace(OnTokens(4, 4, between), TOKENS)
+    assert structure.families == ()
+    messages = [
+        fixed.reason.message for fixed in structure.fixed if fixed.what == "first.weight[0]"
+    ]
+    assert messages == ["has a size that is used as a number, which changes values"]
+
+
+def test_a_size_that_is_only_a_size_fixes_nothing():
+    def between(x):
+        count, length, width = x.shape
+        return x.reshape(count * length, width).view(count, length, -1)
+
+    assert verify(OnTokens(4, 4, between), TOKENS).num_units == 2
+
+
+def test_heads_may_go_where_their_depth_gives_the_scale():
+    def between(x):
+        heads = x.unflatten(-1, (-1, 3))
+        return (heads * heads.size(-1) ** -0.5).flatten(2)
+
+    assert verify(OnTokens(12, 12, between), TOKENS).num_units == 2

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from secateur.structure._label import Ids, axis_label
+from secateur.structure._measured import MeasuredInt, Origin
 from secateur.structure._stored import Stored
 from secateur.structure._tape import Tape, Use
 from secateur.structure.rules import info_of
@@ -24,16 +25,17 @@ _MAKERS = frozenset(("zeros", "ones", "full", "empty")) | _WITH_TENSOR
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
-class Counted(int):
+class Counted(MeasuredInt):
     """A size that remembers the ids it counts."""
 
     ids: Ids
 
 
-def remember_shape(func: Any, name: str, args: Sequence[Any], out: Any) -> Any:
+def remember_shape(tape: Tape, func: Any, name: str, args: Sequence[Any], out: Any) -> Any:
     """Let sizes read from a tensor remember what they count.
 
     Args:
+        tape: The trace.
         func: Function of PyTorch that was called.
         name: Its name.
         args: Its arguments.
@@ -45,20 +47,23 @@ def remember_shape(func: Any, name: str, args: Sequence[Any], out: Any) -> Any:
     if name == "size":
         if isinstance(out, int):
             axis = args[1] if len(args) > 1 else -1
-            return _counted(args[0], axis % args[0].ndim, out)
+            return _counted(tape, args[0], axis % args[0].ndim, out)
     elif name != "__get__" or func != _SHAPE:
         return out
     if not info_of(args[0]).labels:
         return out
-    return torch.Size([_counted(args[0], axis, size) for axis, size in enumerate(out)])
+    return torch.Size([_counted(tape, args[0], axis, size) for axis, size in enumerate(out)])
 
 
-def _counted(tensor: Tensor, axis: int, size: int) -> int:
+def _counted(tape: Tape, tensor: Tensor, axis: int, size: int) -> int:
     labels = [label for label in info_of(tensor).labels if axis in label.axes]
-    if len(labels) != 1 or labels[0].axes != {axis}:
+    if not labels:
         return size
-    counted = Counted(size)
-    counted.ids = labels[0].ids.ravel()
+    alone = len(labels) == 1 and labels[0].axes == {axis}
+    counted = Counted(size) if alone else MeasuredInt(size)
+    counted.origins = tuple(Origin(tape, label, axis) for label in labels)
+    if isinstance(counted, Counted):
+        counted.ids = labels[0].ids.ravel()
     return counted
 
 

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from secateur.nn import SlimMultiheadAttention
 from secateur.structure._inventory import named_modules
 from secateur.structure._made import label_made, remember_shape
+from secateur.structure._measured import keep_sizes
 from secateur.structure._nested import map_tensors, tensors_in
 from secateur.structure._sizes import Resize, resized_attributes, shapes_of
 from secateur.structure._slots import write_slot
@@ -189,7 +190,8 @@ class _Functions(TorchFunctionMode):
         out = _UNCHECKED.get(func, func)(*args, **options)
         label_made(self._tape, name, args, options, out)
         note_uses(self._tape, name, args, options, out)
-        return remember_shape(func, name, args, out)
+        keep_sizes(name, args, options)
+        return remember_shape(self._tape, func, name, args, out)
 
 
 def _batch_norm(
