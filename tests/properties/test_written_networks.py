@@ -1,0 +1,41 @@
+"""Every promise on networks whose source is written at random; see `tests.properties.written`."""
+
+import os
+import random
+import warnings
+
+import pytest
+
+from tests.conftest import SEED_VARIABLE
+from tests.properties.promises import check_promises
+from tests.properties.written import architecture
+
+NUM_NETWORKS = 300
+FREE = os.environ.get(SEED_VARIABLE) == "random"
+FIRST = random.SystemRandom().randrange(10**9) if FREE else 0
+
+
+@pytest.mark.parametrize("number", range(NUM_NETWORKS))
+def test_a_network_written_at_random_keeps_every_promise(number):
+    found = architecture(FIRST + number)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch, about what some of the networks do
+        try:
+            check_promises(found.build, found.example())
+        except Exception as error:
+            error.add_note(f"The network of seed {found.seed}:\n\n{found.source}")
+            raise
+
+
+def test_equal_seeds_write_equal_networks():
+    assert architecture(7).source == architecture(7).source
+    assert architecture(7).source != architecture(8).source
+
+
+def test_most_of_what_is_written_can_be_removed():
+    """A fuzzer that writes nothing removable finds nothing wrong."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kept = [check_promises(a.build, a.example()) for a in map(architecture, range(20))]
+    assert sum(k.free_share for k in kept) / len(kept) > 0.6
+    assert sum(k.num_layers > 0 for k in kept) > 5
