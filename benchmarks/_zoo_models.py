@@ -114,7 +114,7 @@ def _timm(name: str) -> Built:
     model = timm.create_model(name)
     channels, *size = model.default_cfg["input_size"]
     if size[0] > 448 and not model.default_cfg.get("fixed_input_size"):
-        size = [256, 256]
+        size = [224, 224]
     return model, torch.randn(1, channels, *size)
 
 

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from secateur import verify
-from secateur.structure import trace
+from secateur.structure import Decision, trace
+from secateur.surgery import cut_
 
 
 class _PaddedThenSplit(nn.Module):
@@ -48,3 +49,29 @@ class _Auxiliary(nn.Module):
 def test_one_image_is_enough_to_trace_a_batch_norm_in_training_mode():
     verification = verify(_Auxiliary(), torch.randn(1, 1, 5, 5))
     assert verification.num_families == 2
+
+
+class _Positional(nn.Module):
+    """ConViT: a buffer that the forward replaces by one that fits its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.weigh = nn.Linear(2, 1)
+        self.register_buffer("places", torch.zeros(1, 1, 2), persistent=False)
+
+    def forward(self, x):
+        if self.places.shape[1] != x.shape[1]:
+            steps = torch.linspace(0, 1, x.shape[1], dtype=self.weigh.weight.dtype)
+            self.places = torch.stack([steps, steps.square()], -1)[None]
+        return self.head(self.embed(x).relu() * self.weigh(self.places))
+
+
+def test_a_buffer_may_be_replaced_by_one_that_fits_the_input():
+    model, example = _Positional(), torch.randn(2, 5, 3)
+    assert verify(model, example).num_families == 1
+    structure = trace(model, example)
+    model(example)
+    decision = Decision(units={0: torch.tensor([1])})
+    cut_(model, structure, structure.everything(), decision)
+    assert model(example).shape == (2, 5, 2)

@@ -158,7 +158,20 @@ class Stage:
             node = info_of(tensor).node
             if node is not None:
                 tape.output_nodes.add(node)
+        self._forget_caches(tape)
         return output
+
+    def _forget_caches(self, tape: Tape) -> None:
+        """Take back the ids of buffers that the forward replaced by others of another shape.
+
+        Such a buffer keeps what was worked out for the last input, and is no part of the model.
+        """
+        for path, module in named_modules(self.model).items():
+            for name, now in module._buffers.items():
+                twin = self._twins.get(f"{path}.{name}" if path else name)
+                if twin is not None and (now is None or now.shape != twin.shape):
+                    for axis in range(twin.ndim):
+                        tape.ranges.pop((f"{path}.{name}" if path else name, axis), None)
 
 
 def _hooks(state: Mapping[str, Any]) -> Iterator[dict[Any, Any]]:
