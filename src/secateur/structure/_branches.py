@@ -224,7 +224,7 @@ def _closing(
     node = tape.nodes[branch.end]
     while node.index in branch.nodes:
         own = _parameters_of(tape, node, tensors)
-        activations = [i for i in node.inputs if i >= 0 and not _is_stored(tape, tape.nodes[i])]
+        activations = [i for i in node.inputs if i >= 0 and not _stored_names(tape, tape.nodes[i])]
         if node.operation in _CLOSES:
             expected = 2 if "norm" in node.operation and "rms" not in node.operation else 1
             complete = len(own) >= expected
@@ -247,14 +247,19 @@ def _zero_carrier(tape: Tape, inside: list[int]) -> int:
     return max(inside, key=lambda i: (bool(tape.nodes[i].inputs), i))
 
 
-def _is_stored(tape: Tape, node: Node) -> bool:
-    return bool(node.tensors) and not node.inputs
+def _stored_names(tape: Tape, node: Node) -> tuple[str, ...]:
+    """Name the tensors that a node is a view of, where it depends on nothing else."""
+    if not node.inputs:
+        return node.tensors
+    if node.operation not in _VIEWS or node.tensors or len(node.inputs) > 1 or node.inputs[0] < 0:
+        return ()
+    return _stored_names(tape, tape.nodes[node.inputs[0]])
 
 
 def _parameters_of(tape: Tape, node: Node, tensors: Mapping[str, TensorInfo]) -> list[str]:
     """Name the parameters a node reads, directly or through layout operations."""
     names = list(node.tensors)
     for i in node.inputs:
-        if i >= 0 and _is_stored(tape, tape.nodes[i]):
-            names += tape.nodes[i].tensors
+        if i >= 0:
+            names += _stored_names(tape, tape.nodes[i])
     return [name for name in names if tensors[name].is_parameter]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from secateur.structure._structure import Stub, TensorInfo
-from secateur.structure._tape import ModuleCall, Tape
+from secateur.structure._tape import ModuleCall, Node, Tape
 
 if TYPE_CHECKING:
     from secateur.structure._branches import Branch
@@ -23,6 +23,13 @@ _SHAPELESS = {
     "aten.native_dropout", "aten.dropout", "aten.clone", "aten.alias", "aten.detach", "aten.elu",
     "aten.mish",
 }  # fmt: skip
+_KEEPS_ZERO = {
+    "alias", "celu", "clone", "constant_pad_nd", "contiguous", "detach", "div",
+    "dropout", "elu", "expand", "flip", "gelu", "hardswish", "hardtanh", "leaky_relu", "mish",
+    "mul", "native_dropout", "permute", "relu", "reshape", "roll", "select", "silu", "slice",
+    "squeeze", "t", "tanh", "transpose", "unsqueeze", "view", "_to_copy", "_unsafe_view",
+}  # fmt: skip
+"""Operations, in place or not, that return zeros for zeros."""
 RELU = "@relu"
 """Name of a ReLU that the block called as a function, among the children of a shortcut."""
 
@@ -114,35 +121,22 @@ def _modules_go_quiet(
     inside = [c for c in children if _working(tape, c) & branch.nodes]
     if any(not _working(tape, c) <= branch.nodes for c in inside):
         return "a module of the branch also works for something else"
-    covered = {n for c in inside for n in range(c.start, c.stop)}
-    loose = [tape.nodes[n] for n in branch.nodes - covered]
-    if any(node.call != index or node.operation not in _SHAPELESS for node in loose):
-        return "it is not made of modules alone"
-    if any(
-        i not in branch.nodes and i != branch.skip
-        for n in branch.nodes
-        for i in tape.nodes[n].inputs
-        if i < 0 or tape.nodes[i].inputs
-    ):
-        return "it reads more than the stream it adds to"
     learned = [c for c in inside if _below(tensors, [c.path], ())]
     if not learned:
         return "no module of it owns its parameters"
+    covered = {n for c in inside for n in range(c.start, c.stop)}
+    loose = [tape.nodes[n] for n in branch.nodes - covered]
+    obstacle = (
+        _unfit_module(tape, learned)
+        or _unfit_reading(tape, branch, learned)
+        or _unfit_rest(tape, branch, index, learned, loose)
+    )
+    if obstacle:
+        return obstacle
     closing = learned[-1]
-    counts = [sum(other.path == c.path for other in tape.calls) for c in learned]
-    if max(counts) > 1:
-        return "one of its modules runs several times in one forward"
-    if any(c.returns_tuple for c in learned[:-1]) or any(not c.inputs for c in learned):
-        return "its modules pass on more than one tensor"
-    if tape.nodes[branch.end].shape != tape.nodes[branch.addition].shape:
-        return "its result is broadcast when it is added"
     output = None
     if closing.returns_tuple:
         places = [i for i, node in enumerate(closing.outputs) if node is not None]
-        if len(places) != 1:
-            return "its last module returns several tensors"
-        if closing.returns_values:
-            return "its last module returns values beside its tensor"
         output = (places[0], len(closing.outputs))
     stubs = [Stub(module=c.path, kind="identity") for c in learned[:-1]]
     if stubs and _overwrites(tape, branch, learned):
@@ -150,6 +144,73 @@ def _modules_go_quiet(
     stubs.append(Stub(module=closing.path, kind="zero", output=output))
     gone = _below(tensors, [c.path for c in learned], ())
     return Plan(closing.path, tuple(stubs), gone)
+
+
+def _unfit_module(tape: Tape, learned: list[ModuleCall]) -> str | None:
+    """Say why modules cannot be replaced by stand-ins that hand on their first argument."""
+    paths = {c.path for c in learned}
+    if sum(other.path in paths for other in tape.calls) > len(learned):
+        return "one of its modules runs several times in one forward"
+    if any(c.returns_tuple for c in learned[:-1]) or any(not c.inputs for c in learned):
+        return "its modules pass on more than one tensor"
+    closing = learned[-1]
+    if sum(node is not None for node in closing.outputs) != 1:
+        return "its last module returns several tensors"
+    if closing.returns_values:
+        return "its last module returns values beside its tensor"
+    return None
+
+
+def _unfit_reading(tape: Tape, branch: Branch, learned: list[ModuleCall]) -> str | None:
+    """Modules may be given more than the stream, as long as the stream comes first."""
+    within = {n for c in learned for n in range(c.start, c.stop)}
+    reads = {i for n in branch.nodes - within for i in tape.nodes[n].inputs}
+    reads |= {c.inputs[0] for c in learned if c.inputs[0] is not None}
+    strange = reads - branch.nodes - {branch.skip}
+    if any(i < 0 or tape.nodes[i].inputs for i in strange):
+        return "it reads more than the stream it adds to"
+    return None
+
+
+def _unfit_rest(
+    tape: Tape, branch: Branch, index: int, learned: list[ModuleCall], loose: list[Node]
+) -> str | None:
+    """Say why the operations between the modules cannot run on what the stand-ins return."""
+    if tape.nodes[branch.end].shape != tape.nodes[branch.addition].shape:
+        return "its result is broadcast when it is added"
+    if any(node.call != index for node in loose):
+        return "it is not made of modules alone"
+    if all(node.operation in _SHAPELESS for node in loose):
+        return None
+    if not all(_keeps_shape(tape, c) for c in learned):
+        return "it is not made of modules alone, and one of them changes the shape"
+    if not _stays_zero(branch, learned[-1], loose):
+        return "operations behind its last module do not keep zeros"
+    return None
+
+
+def _keeps_shape(tape: Tape, call: ModuleCall) -> bool:
+    """Tell whether what a module returns is shaped like its first argument."""
+    source = call.inputs[0]
+    result = next(node for node in call.outputs if node is not None)
+    if source is None or source < 0 or result < 0:
+        return False
+    return tape.nodes[source].shape == tape.nodes[result].shape
+
+
+def _stays_zero(branch: Branch, closing: ModuleCall, loose: list[Node]) -> bool:
+    """Tell whether the branch's end is zero wherever its last module returned zeros."""
+    zero = {node for node in closing.outputs if node is not None}
+    for node in sorted(loose, key=lambda node: node.index):
+        if zero.isdisjoint(node.inputs):
+            continue
+        plain = node.operation.removeprefix("aten.").rstrip("_")
+        if plain == "div" and node.inputs[0] not in zero:
+            return False
+        if plain not in _KEEPS_ZERO:
+            return False
+        zero.add(node.index)
+    return branch.end in zero
 
 
 def _overwrites(tape: Tape, branch: Branch, learned: list[ModuleCall]) -> bool:

@@ -123,6 +123,9 @@ class Tracer(TorchDispatchMode):
         for result, known in zip(_results(out), values, strict=False):
             if all(result is not stored for stored in twins):
                 self._sign(result, node, known)
+        first = next(_results(out), None)
+        if first is not None:
+            node.shape = tuple(first.shape)
         return out
 
     def _node(
@@ -172,7 +175,6 @@ class Tracer(TorchDispatchMode):
     def _sign(self, result: Tensor, node: Node, value: Any) -> None:
         info = info_of(result)
         attach_info(result, Info(info.labels, node.index, info.tensor))
-        node.shape = tuple(result.shape)
         if isinstance(value, Tensor) and value.shape == result.shape:
             info_of(result).value = value
 
