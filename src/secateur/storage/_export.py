@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import inspect
+import logging
 import math
 import os
 import tempfile
@@ -238,11 +239,15 @@ def _quiet() -> Generator[None, None, None]:
     """
     hooks = nn.modules.module._global_buffer_registration_hooks
     before = set(hooks)
+    folding = logging.getLogger("onnxscript")
+    level = folding.level
+    folding.setLevel(logging.ERROR)  # it warns of every constant that it cannot work out itself
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        folding.setLevel(level)
         for key in hooks.keys() - before:
             del hooks[key]
 

@@ -221,15 +221,10 @@ def _wrong_place(
         gone = vanished.get(module, frozenset())
         for node, (_, labels) in (pair for number, pair in pairs_of_nodes if number not in gone):
             comparable = len(labels) == len(node.labels)
-            pairs = zip(_by_axes(labels), _by_axes(node.labels), strict=True) if comparable else ()
+            pairs = zip(labels, node.labels, strict=True) if comparable else ()
             if any(_differs(a, b, variant) for a, b in pairs):
                 return _at(node, "meets units in another order than in the larger model")
     return None
-
-
-def _by_axes(labels: tuple[Label, ...]) -> list[Label]:
-    """Order labels by their axes: which operand brought one first depends on the layers left."""
-    return sorted(labels, key=lambda label: sorted(label.axes))
 
 
 def _differs(before: Label, after: Label, variant: Variant) -> bool:

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from secateur.errors import TraceError
+from secateur.structure._label import Label
 from secateur.structure._tape import Info, Node, Tape
 from secateur.structure.rules import RULES, Call, Rule, attach_info, info_of, pointwise
 
@@ -141,7 +142,7 @@ class Tracer(TorchDispatchMode):
             line=line,
             inputs=tuple(i.node for i in infos if i.node is not None),
             tensors=tuple(i.tensor for i in infos if i.tensor is not None and i.node is None),
-            labels=tuple(label for i in infos for label in i.labels),
+            labels=tuple(label for i in infos for label in _by_axes(i.labels)),
             scalars=tuple(a for a in args if isinstance(a, (int, float, bool)))
             if operation.keeps_scalars
             else (),
@@ -205,6 +206,13 @@ def _unknown(call: Call) -> Any:
     for result in _results(out):
         call.put(result, ())
     return out
+
+
+def _by_axes(labels: tuple[Label, ...]) -> Sequence[Label]:
+    """Order an operand's labels by their axes: which came first depends on the layers left."""
+    if len(labels) < 2:
+        return labels
+    return sorted(labels, key=lambda label: sorted(label.axes))
 
 
 def _results(out: Any) -> Iterator[Tensor]:
