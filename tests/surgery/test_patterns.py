@@ -75,3 +75,71 @@ def test_a_buffer_may_be_replaced_by_one_that_fits_the_input():
     decision = Decision(units={0: torch.tensor([1])})
     cut_(model, structure, structure.everything(), decision)
     assert model(example).shape == (2, 5, 2)
+
+
+class _Aggregated(nn.Module):
+    """CoaT: class tokens of several scales, mixed by a convolution over the scales."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(3, 4)
+        self.mix, self.head = nn.Conv1d(2, 1, 1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        tokens = torch.stack([self.a(x), self.b(x)], 1)
+        return self.head(self.mix(tokens.relu()).squeeze(1))
+
+
+def test_channels_pass_along_an_axis_that_a_convolution_treats_position_by_position():
+    model, example = _Aggregated(), torch.randn(5, 3)
+    assert verify(model, example).num_units == 2
+    structure = trace(model, example)
+    macs = structure.cost.macs
+    assert macs.value() == 5 * (2 * 3 * 4 + 2 * 4 + 4 * 2)
+    assert macs.value(torch.tensor([3])) == 5 * (2 * 3 * 3 + 2 * 3 + 3 * 2)
+
+
+class _Shifted(_Aggregated):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Conv1d(2, 1, 3, padding=1)
+
+
+def test_channels_that_a_kernel_mixes_with_their_neighbours_are_fixed():
+    structure = trace(_Shifted(), torch.randn(5, 3))
+    assert not structure.families
+    messages = {fixed.reason.message for fixed in structure.fixed}
+    assert "is a spatial axis of a convolution" in messages
+
+
+class _Gated(nn.Module):
+    """MambaOut: gate, identity and convolved channels out of one layer, split unevenly."""
+
+    def __init__(self):
+        super().__init__()
+        self.expand, self.shrink = nn.Linear(3, 12), nn.Linear(6, 2)
+        self.conv = nn.Conv1d(2, 2, 3, padding=1, groups=2)
+        self.sizes = (6, 4, 2)
+
+    def forward(self, x):
+        gate, same, mixed = torch.split(self.expand(x), self.sizes, dim=-1)
+        mixed = self.conv(mixed.transpose(1, 2)).transpose(1, 2)
+        return self.shrink(F.gelu(gate) * torch.cat([same, mixed], -1))
+
+
+def test_parts_of_different_size_lose_units_of_their_own():
+    model, example = _Gated(), torch.randn(2, 4, 3)
+    assert [family.num_units for family in trace(model, example).families] == [4, 2]
+    assert verify(model, example).num_families == 2
+
+
+class _NumberedParts(_Gated):
+    def forward(self, x):
+        gate, same, mixed = self.expand(x).split([6, 4, 2], dim=-1)
+        return self.shrink(F.gelu(gate) * torch.cat([same, mixed], -1))
+
+
+def test_parts_whose_sizes_are_written_in_the_code_are_fixed():
+    structure = trace(_NumberedParts(), torch.randn(2, 4, 3))
+    assert not structure.families
+    assert any("would go wrong at another size" in f.reason.message for f in structure.fixed)

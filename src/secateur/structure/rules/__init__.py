@@ -13,6 +13,7 @@ from secateur.structure.rules._pooling import spatial
 from secateur.structure.rules._recurrent import recurrent_layers
 from secateur.structure.rules._reduction import reduction
 from secateur.structure.rules._registry import RULES, Call, Rule, attach_info, info_of
+from secateur.structure.rules._shuffling import shuffle
 
 __all__ = [
     "RULES",
@@ -30,6 +31,7 @@ __all__ = [
     "product",
     "recurrent_layers",
     "reduction",
+    "shuffle",
     "spatial",
     "view",
 ]

@@ -1,7 +1,8 @@
 """Convolutions: plain, grouped, depthwise and transposed, in one to three dimensions.
 
 Letters of the virtual frame: B batch, G groups, O outputs of a group, C inputs of a group,
-S everything spatial (kernel and output positions, which never carry units).
+S everything spatial (kernel and output positions). A spatial axis carries units only where every
+position is convolved alone; it then passes through.
 """
 
 from __future__ import annotations
@@ -36,8 +37,15 @@ def convolution(call: Call) -> Tensor:
     )
     out = empty_like_shape(x, (x.shape[0], out_channels, *size))
     positions = math.prod(x.shape[2:] if transposed else size) * math.prod(weight.shape[2:])
-    labels = _channels(call, x, weight, transposed, groups, positions)
-    framed = [y.moved((0, 1), out.ndim) for y in labels]
+    alone = _axes_alone(weight, _each(stride, spatial), _each(padding, spatial))
+    passing = [y for y in info_of(x).labels if y.axes <= alone]
+    for label in passing:
+        positions //= math.prod(x.shape[a] for a in label.axes)
+    labels = _channels(call, x, weight, transposed, groups, positions, passing)
+    framed = [y.moved((0, 1), out.ndim) for y in labels] + passing
+    for label in passing:
+        full = [n if a in label.axes else 1 for a, n in enumerate(x.shape)]
+        call.tape.charge_along(np.broadcast_to(label.ids, full))
     if bias is not None:
         ids = [y.ids.ravel() for y in info_of(bias).labels]
         bias_shape = [1] * out.ndim
@@ -45,6 +53,15 @@ def convolution(call: Call) -> Tensor:
         other = Operand(tuple(axis_label(i, 1, out.ndim) for i in ids), tuple(bias_shape))
         framed = list(couple(call.tape, [Operand(tuple(framed), tuple(out.shape)), other]))
     return call.put(out, framed)
+
+
+def _axes_alone(weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> frozenset[int]:
+    """Name the spatial axes along which the kernel is a single position that moves step by step."""
+    return frozenset(
+        axis
+        for axis, step, pad in zip(range(2, weight.ndim), stride, padding, strict=True)
+        if weight.shape[axis] == 1 and step == 1 and pad == 0
+    )
 
 
 def _grouping(call: Call, weight: Tensor, groups: int, transposed: bool) -> Grouping:
@@ -76,13 +93,34 @@ def _grouping(call: Call, weight: Tensor, groups: int, transposed: bool) -> Grou
 
 
 def _channels(
-    call: Call, x: Tensor, weight: Tensor, transposed: bool, groups: int, positions: int
+    call: Call,
+    x: Tensor,
+    weight: Tensor,
+    transposed: bool,
+    groups: int,
+    positions: int,
+    passing: Sequence[Label],
 ) -> list[Label]:
-    """Couple input channels, weight and output channels; labels are on (batch, channel)."""
+    """Couple input channels, weight and output channels.
+
+    Args:
+        call: The call that is being traced.
+        x: Input.
+        weight: Weight of the convolution.
+        transposed: Whether the axes of the weight are (in, out).
+        groups: Number of groups.
+        positions: Products of spatial positions without units, for the cost.
+        passing: Labels of the input that pass through.
+
+    Returns:
+        Labels of the result on (batch, channel).
+    """
     tape = call.tape
     spatial = range(2, x.ndim)
     inputs = []
     for label in info_of(x).labels:
+        if label in passing:
+            continue
         if label.axes <= set(spatial):
             tape.freeze([label], "is a spatial axis of a convolution")
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -232,6 +231,14 @@ def part_of(call: Call, label: Label, axis: int, parts: int, which: int) -> Labe
     return Label(ids.take(which, axis=axis), label.axes, label.major)
 
 
+def _pieces(call: Call, label: Label, axis: int, lengths: Sequence[int]) -> list[Label]:
+    """Cut a labelled axis into parts of given lengths, each of which keeps its own units."""
+    if len(label.axes) > 1:
+        call.tape.joints.append(label)
+    edges = np.cumsum(lengths)[:-1]
+    return [Label(ids, label.axes, label.major) for ids in np.split(label.ids, edges, axis=axis)]
+
+
 def join_parts(call: Call, label: Label, axis: int, parts: int) -> None:
     """Unite the same position of several equal parts, whose number the model's code relies on."""
     old = label.ids.shape
@@ -241,7 +248,7 @@ def join_parts(call: Call, label: Label, axis: int, parts: int) -> None:
 
 @rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk")
 def split(call: Call) -> Any:
-    """Cut an axis into parts; on a labelled axis the parts must be equal."""
+    """Cut an axis into parts, equal ones or of given lengths."""
     source = call.args[0]
     axis = call.arg(2, "dim", 0) % source.ndim
     outs = call.run()
@@ -255,12 +262,13 @@ def split(call: Call) -> Any:
         if cut and equal and counted:
             join_parts(call, label, axis, len(outs))
         if cut and not equal:
-            if len(label.axes) == 1:
-                call.tape.freeze([label], "is split into parts of different size")
-                continue
-            label, cut = call.tape.join_along(label, [axis]), False
-        for k, labels in enumerate(per_out):
-            labels.append(part_of(call, label, axis, len(outs), k) if cut else label)
+            pieces = _pieces(call, label, axis, lengths)
+        elif cut:
+            pieces = [part_of(call, label, axis, len(outs), k) for k in range(len(outs))]
+        else:
+            pieces = [label] * len(outs)
+        for labels, piece in zip(per_out, pieces, strict=True):
+            labels.append(piece)
     for out, labels in zip(outs, per_out, strict=True):
         call.keep_name(call.put(out, labels))
     return outs
@@ -327,46 +335,6 @@ def repeat_interleave(call: Call) -> Tensor:
             for x in call.labels()
         ],
     )
-
-
-@rule("pixel_shuffle", "pixel_unshuffle", "native_channel_shuffle", "channel_shuffle")
-def shuffle(call: Call) -> Tensor:
-    """Move channels into space or back, or between groups: a reshape, a permute, a reshape."""
-    source = call.args[0]
-    out = call.run()
-    apart, order, fixed = _shuffle(call.func._schema.name, tuple(source.shape), call.args[1])
-    target = [0] * len(order)
-    for new, old in enumerate(order):
-        target[old] = new
-    labels = []
-    for label in call.labels():
-        joint = reshaped(label, source.shape, apart)
-        if joint.axes <= fixed:
-            call.tape.freeze([joint], "is shuffled alone in its group")
-            continue
-        moved = call.tape.join_along(joint, fixed).moved(target, len(order))
-        labels.append(reshaped(moved, [apart[a] for a in order], out.shape))
-    return call.put(out, labels)
-
-
-def _shuffle(
-    name: str, shape: tuple[int, ...], factor: int
-) -> tuple[list[int], list[int], frozenset[int]]:
-    """Write a shuffle as a split shape, the order its axes are merged in, and fixed axes."""
-    if name == "aten::pixel_shuffle":
-        *batch, c, h, w = shape
-        n = len(batch)
-        order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
-        apart = [*batch, c // factor**2, factor, factor, h, w]
-        return apart, order, frozenset((n + 1, n + 2))
-    if name == "aten::pixel_unshuffle":
-        *batch, c, h, w = shape
-        n = len(batch)
-        order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
-        apart = [*batch, c, h // factor, factor, w // factor, factor]
-        return apart, order, frozenset((n + 2, n + 4))
-    b, c, *rest = shape
-    return [b, factor, c // factor, math.prod(rest)], [0, 2, 1, 3], frozenset((1,))
 
 
 @rule("as_strided", "unfold", "diagonal", "tril", "triu", "view_as_real", "view_as_complex")
