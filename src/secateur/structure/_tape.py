@@ -287,3 +287,8 @@ class Tape:
         self.charges.append(
             Charge(self.nodes[-1].index, coefficient, tuple(ids.ravel() for ids in factors))
         )
+
+    def charge_along(self, ids: Ids) -> None:
+        """Multiply what was booked last by one more axis of units."""
+        last = self.charges[-1]
+        self.charges[-1] = Charge(last.node, last.coefficient, (*last.factors, ids.ravel()))
