@@ -1,9 +1,11 @@
 """Which residual branches can go, what goes with them, and how."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from secateur import verify
 from secateur.structure import Stub, trace
 
 
@@ -142,3 +144,118 @@ def test_a_branch_whose_module_returns_numbers_too_stays():
     assert branch.reason.message == (
         "the branch stays because its last module returns values beside its tensor"
     )
+
+
+class _Windows(nn.Module):
+    """Splits tokens into windows between its modules, rolls them, scales, and merges them again."""
+
+    def __init__(self, width=4):
+        super().__init__()
+        self.norm, self.mix = nn.LayerNorm(width), nn.Sequential(nn.Linear(width, 6), nn.GELU())
+        self.mix.append(nn.Linear(6, width))
+        self.gamma = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, x):
+        batch, tokens, width = x.shape
+        y = self.norm(x).roll(1, dims=1).reshape(batch * tokens // 2, 2, width)
+        y = self.mix(y).reshape(batch, tokens, width).roll(-1, dims=1)
+        return torch.tanh(x + self.gamma * y)
+
+
+class _PostNorm(nn.Module):
+    """Normalises what its branch returns, as Swin v2 does."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)
+
+    def forward(self, x):
+        return torch.tanh(x + self.norm(self.mix(x.flip(1)).flip(1)))
+
+
+class _Narrowing(_Windows):
+    """Its first module narrows what the block then reshapes, which a stand-in would not."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.Linear(4, 2)
+        self.mix = nn.Linear(2, 4)
+
+    def forward(self, x):
+        batch, tokens, _ = x.shape
+        y = self.norm(x).reshape(batch * tokens, 2)
+        return torch.tanh(x + self.gamma * self.mix(y).reshape(batch, tokens, 4))
+
+
+class _Shifted(_PostNorm):
+    """Adds one behind its last module, so its end is not zero when the module returns zeros."""
+
+    def forward(self, x):
+        y = self.norm(self.mix(x.flip(1))) + torch.ones(4, dtype=x.dtype)
+        return torch.tanh(x + y.flip(1))
+
+
+@pytest.mark.parametrize(
+    ("block", "stubs"),
+    [
+        (_Windows, (Stub(module="1.norm", kind="identity"), Stub(module="1.mix", kind="zero"))),
+        (_PostNorm, (Stub(module="1.mix", kind="identity"), Stub(module="1.norm", kind="zero"))),
+    ],
+)
+def test_operations_between_modules_do_not_keep_a_branch(block, stubs):
+    net, x = nn.Sequential(block(), nn.Linear(4, 2)), torch.randn(2, 6, 4)
+    net.insert(0, nn.Linear(4, 4))
+    (layer,) = trace(net, x).layers
+    assert layer.stubs == stubs
+    assert verify(net, x, fraction=0.9).num_layers == 1
+
+
+@pytest.mark.parametrize("block", [_Narrowing, _Shifted])
+def test_a_branch_stays_where_a_stand_in_would_not_do(block):
+    assert _layers(nn.Sequential(block(), nn.Linear(4, 2)), 2, 6, 4) == ()
+
+
+def test_a_branch_whose_modules_are_given_more_than_the_stream_can_go():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.value = nn.Linear(4, 4)
+
+        def forward(self, x, gate):
+            return self.value(x * gate)
+
+    class Cross(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attend, self.context = Gated(), nn.Linear(4, 4)
+
+        def forward(self, x):
+            context = self.context(x)
+            return torch.tanh(x + self.attend(x, context)) * context
+
+    net, x = nn.Sequential(Cross(), nn.Linear(4, 2)), torch.randn(2, 6, 4)
+    (layer,) = trace(net, x).layers
+    assert layer.stubs[-1] == Stub(module="0.attend", kind="zero")
+    verify(net, x, fraction=0.9)
+
+
+def test_a_linear_layer_over_transposed_tokens_closes_a_branch():
+    class Transposed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 4)
+
+        def forward(self, x):
+            y = self.first(x).transpose(1, 2).relu().transpose(1, 2)
+            return self.last(y)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mlp = Transposed()
+
+        def forward(self, x):
+            return x + self.mlp(x)
+
+    (layer,) = _layers(nn.Sequential(Block(), nn.Linear(4, 2)), 2, 6, 4)
+    assert set(layer.closing) == {"0.mlp.last.weight", "0.mlp.last.bias"}

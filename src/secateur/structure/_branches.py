@@ -132,16 +132,42 @@ def _branches(
             continue
         sides = []
         for end, skip in ((a, b), (b, a)):
-            nodes = _members(own[end + lead] & ~own[skip + lead], lead)
+            bits = own[end + lead] & ~own[skip + lead]
+            nodes = _only_used_within(tape, bits, node.index, own, users)
             size = _exclusive_parameters(tape, nodes, tensors, readers)
             if size:
                 branch = Branch(node.index, end, skip, nodes, node.index in overwritten)
                 sides.append((size, branch))
-        sides.sort(key=lambda side: -side[0])
-        for _, branch in sides:
-            if _is_closed(tape, branch, users):
-                yield branch
-                break
+        if sides:
+            yield max(sides, key=lambda side: side[0])[1]
+
+
+def _only_used_within(
+    tape: Tape,
+    bits: int,
+    addition: int,
+    own: list[int],
+    users: Mapping[int, set[int]],
+) -> frozenset[int]:
+    """Leave out what others look at, with everything that it depends on.
+
+    Args:
+        tape: The trace.
+        bits: What an operand of an addition depends on and the other does not.
+        addition: The addition.
+        own: What each node depends on.
+        users: Who reads each node.
+
+    Returns:
+        Nodes that nothing but the branch and its addition needs.
+    """
+    lead = len(own) - len(tape.nodes)
+    inside = _members(bits, lead)
+    for n in inside:
+        is_seen = n < 0 or n in tape.output_nodes
+        if is_seen or not users.get(n, set()) <= inside | {addition}:
+            bits &= ~own[n + lead]
+    return _members(bits, lead)
 
 
 def _overwritten(tape: Tape) -> set[int]:
@@ -202,15 +228,6 @@ def _exclusive_parameters(
                 size *= n
             total += size
     return total
-
-
-def _is_closed(tape: Tape, branch: Branch, users: Mapping[int, set[int]]) -> bool:
-    """Tell whether nothing outside of a branch looks into it."""
-    inside = branch.nodes | {branch.addition}
-    return all(
-        n >= 0 and n not in tape.output_nodes and users.get(n, set()) <= inside
-        for n in branch.nodes
-    )
 
 
 def _closing(
