@@ -98,7 +98,7 @@ def test_a_branch_that_is_used_twice_stays():
 
 
 class _Inline(nn.Module):
-    """Reshapes inside the branch by hand, and the block does something else, too."""
+    """Reshapes around its modules by hand, and the block does something else, too."""
 
     def __init__(self):
         super().__init__()
@@ -109,8 +109,30 @@ class _Inline(nn.Module):
         return torch.sin(x + self.outer(pairs).reshape(x.shape))
 
 
+def test_what_a_branch_does_around_its_modules_may_go_on():
+    model = nn.Sequential(nn.Linear(3, 4), _Inline(), nn.Linear(4, 2))
+    (layer,) = _layers(model, 1, 3)
+    assert layer.stubs == (
+        Stub(module="1.inner", kind="identity"),
+        Stub(module="1.outer", kind="zero"),
+    )
+    assert verify(model, torch.randn(2, 3)).num_layers == 1
+
+
+class _Folding(nn.Module):
+    """Folds the width that its first module makes, by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(4, 6), nn.Linear(3, 4)
+
+    def forward(self, x):
+        return torch.sin(x + self.outer(self.inner(x).reshape(-1, 2, 3).amax(1)))
+
+
 def test_a_branch_that_is_not_made_of_modules_stays_and_says_why():
-    structure = trace(nn.Sequential(nn.Linear(3, 4), _Inline(), nn.Linear(4, 2)), torch.zeros(1, 3))
+    model = nn.Sequential(nn.Linear(3, 4), _Folding(), nn.Linear(4, 2))
+    structure = trace(model, torch.zeros(1, 3))
     assert structure.layers == ()
     (fixed,) = [f for f in structure.fixed if f.what.startswith("branch")]
     assert "not made of modules alone" in fixed.reason.message
@@ -142,8 +164,123 @@ def test_a_branch_whose_module_returns_numbers_too_stays():
     assert not structure.layers
     (branch,) = [fixed for fixed in structure.fixed if fixed.what.startswith("branch")]
     assert branch.reason.message == (
-        "the branch stays because its last module returns values beside its tensor"
+        "the branch stays because one of its modules returns values beside its tensor"
     )
+
+
+class _Keyword(nn.Module):
+    """A decoder layer whose attention takes keyword arguments only, and returns a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(4), _Masked()
+
+    def forward(self, hidden, mask=None):
+        attended, _ = self.attention(hidden=self.norm(hidden), mask=mask, scale=0.5)
+        return torch.sin(hidden + attended)
+
+
+class _Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.value, self.out = nn.Linear(4, 6), nn.Linear(6, 4)
+
+    def forward(self, hidden=None, mask=None, scale=1.0):
+        return self.out(self.value(hidden) * mask * scale), None
+
+
+class _Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.layer, self.last = nn.Linear(3, 4), _Keyword(), nn.Linear(4, 2)
+
+    def forward(self, x, mask):
+        return self.last(self.layer(hidden=self.first(x), mask=mask))
+
+
+def test_modules_that_take_keywords_only_can_go():
+    model, example = _Stack(), {"x": torch.randn(2, 5, 3), "mask": torch.ones(2, 5, 1)}
+    (layer,) = trace(model, example).layers
+    assert layer.stubs == (
+        Stub(module="layer.norm", kind="identity"),
+        Stub(module="layer.attention", kind="zero", output=(0, 2)),
+    )
+    assert verify(model, example).num_layers == 1
+
+
+class _PostNorm(nn.Module):
+    """Adds in another module than the branch begins in, as BERT does, and norms the sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.output = _Masked(), _AddAndNorm()
+
+    def forward(self, x):
+        return self.output(self.inner(x, torch.ones(()))[0], x)
+
+
+class _AddAndNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)
+
+    def forward(self, hidden, stream):
+        return self.norm(self.dense(hidden) + stream)
+
+
+def test_a_branch_may_begin_in_another_module_than_it_ends_in():
+    model = nn.Sequential(nn.Linear(3, 4), _PostNorm(), nn.Linear(4, 2))
+    (layer,) = _layers(model, 1, 3)
+    assert layer.stubs == (
+        Stub(module="1.inner", kind="zero", output=(0, 2)),
+        Stub(module="1.output.dense", kind="zero"),
+    )
+    assert verify(model, torch.randn(2, 3)).num_layers == 1
+
+
+class _Cache:
+    """Keeps tensors from one call for the next."""
+
+    def __init__(self):
+        self.entries = []
+
+
+class _Caching(nn.Module):
+    """Attention that keeps its keys."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.out = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 4)
+
+    def forward(self, x, cache=None):
+        q, k = (f(x).unflatten(-1, (-1, 2)).transpose(1, 2) for f in (self.query, self.key))
+        if cache is not None:
+            cache.entries.append(k)
+        heads = nn.functional.scaled_dot_product_attention(q, k, k)
+        return self.out(heads.transpose(1, 2).flatten(2))
+
+
+class _Generator(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.attention, self.last = nn.Linear(3, 4), _Caching(), nn.Linear(4, 2)
+
+    def forward(self, x, use_cache=True):
+        cache = _Cache() if use_cache else None
+        x = self.first(x)
+        x = torch.sin(x + self.attention(x, cache=cache))
+        return {"logits": self.last(x), "cache": cache}
+
+
+def test_heads_whose_keys_are_cached_can_go_but_their_layer_stays_and_says_why():
+    model, x = _Generator(), torch.randn(2, 5, 3)
+    structure = trace(model, {"x": x})
+    assert 3 in [family.num_units for family in structure.families]
+    assert not structure.layers
+    (fixed,) = [f for f in structure.fixed if f.what.startswith("branch")]
+    assert "keeps tensors for the model's next call" in fixed.reason.message
+    assert verify(model, {"x": x}).num_layers == 0
+    assert verify(model, {"x": x, "use_cache": False}).num_layers == 1
 
 
 class _Windows(nn.Module):
@@ -162,7 +299,7 @@ class _Windows(nn.Module):
         return torch.tanh(x + self.gamma * y)
 
 
-class _PostNorm(nn.Module):
+class _NormedEnd(nn.Module):
     """Normalises what its branch returns, as Swin v2 does."""
 
     def __init__(self):
@@ -187,7 +324,7 @@ class _Narrowing(_Windows):
         return torch.tanh(x + self.gamma * self.mix(y).reshape(batch, tokens, 4))
 
 
-class _Shifted(_PostNorm):
+class _Shifted(_NormedEnd):
     """Adds one behind its last module, so its end is not zero when the module returns zeros."""
 
     def forward(self, x):
@@ -199,7 +336,7 @@ class _Shifted(_PostNorm):
     ("block", "stubs"),
     [
         (_Windows, (Stub(module="1.norm", kind="identity"), Stub(module="1.mix", kind="zero"))),
-        (_PostNorm, (Stub(module="1.mix", kind="identity"), Stub(module="1.norm", kind="zero"))),
+        (_NormedEnd, (Stub(module="1.mix", kind="identity"), Stub(module="1.norm", kind="zero"))),
     ],
 )
 def test_operations_between_modules_do_not_keep_a_branch(block, stubs):

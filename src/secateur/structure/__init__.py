@@ -4,6 +4,7 @@ from secateur.structure._collector import without_collector
 from secateur.structure._cost import Cost, Factor, Polynomial, Term
 from secateur.structure._explain import Axis, Explanation, Holding
 from secateur.structure._inventory import named_modules, named_tensors
+from secateur.structure._memory import watched_memory
 from secateur.structure._nested import map_tensors, tensors_in
 from secateur.structure._proof import prove
 from secateur.structure._sizes import AttributeValue, Resize, resized_attributes
@@ -55,6 +56,7 @@ __all__ = [
     "resized_attributes",
     "tensors_in",
     "trace",
+    "watched_memory",
     "without_collector",
     "write_slot",
 ]

@@ -5,31 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from secateur.structure._ancestry import own_ancestors
+from secateur.structure._calls import Calls
+from secateur.structure._silence import KEEPS_ZERO, VIEWS
 from secateur.structure._structure import Fixed, Layer, Reason, TensorInfo
 from secateur.structure._stubs import plan_stubs
 from secateur.structure._tape import Node, Tape
 
 _ADDITIONS = {"aten.add", "aten.add_"}
-_KEEPS_ZERO = {
-    "aten.alias", "aten.celu", "aten.clone", "aten.contiguous", "aten.detach", "aten.div",
-    "aten.div_", "aten.dropout", "aten.elu", "aten.elu_", "aten.expand", "aten.gelu",
-    "aten.hardswish", "aten.hardswish_", "aten.hardtanh", "aten.hardtanh_", "aten.leaky_relu",
-    "aten.leaky_relu_", "aten.mish", "aten.mish_", "aten.native_dropout", "aten.permute",
-    "aten.relu", "aten.relu_", "aten.reshape", "aten.roll", "aten.silu", "aten.silu_",
-    "aten.slice", "aten.squeeze", "aten.t", "aten.tanh", "aten.transpose", "aten.unsqueeze",
-    "aten.view", "aten._to_copy", "aten._unsafe_view",
-}  # fmt: skip
 _CLOSES = {
     "aten.addmm", "aten.baddbmm", "aten.bmm", "aten.convolution", "aten.linear", "aten.mm",
     "aten.native_batch_norm", "aten._native_batch_norm_legit_no_training",
     "aten.native_layer_norm", "aten.native_group_norm", "aten._fused_rms_norm",
 }  # fmt: skip
 
-_VIEWS = {
-    "aten.alias", "aten.detach", "aten.expand", "aten.permute", "aten.select", "aten.slice",
-    "aten.split", "aten.squeeze", "aten.t", "aten.transpose", "aten.unbind", "aten.unsqueeze",
-    "aten.view",
-}  # fmt: skip
+_NO_END = "its end is not an affine operation"
+_KEEPS = (
+    "it keeps tensors for the model's next call, such as keys and values in a cache, which an "
+    "example that switches the cache off would avoid"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +73,7 @@ def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo]) -> Found:
         Branches that can be removed, and those that cannot.
     """
     readers = _tensor_readers(tape.nodes)
+    calls = Calls(tape, tensors)
     layers: list[Layer] = []
     nodes: list[frozenset[int]] = []
     additions: list[int] = []
@@ -86,9 +81,9 @@ def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo]) -> Found:
     for branch in _branches(tape, tensors, readers):
         where = tape.nodes[branch.addition]
         closing = _closing(tape, branch, tensors, readers)
-        plan = (
-            plan_stubs(tape, branch, tensors) if closing else "its end is not an affine operation"
-        )
+        plan = plan_stubs(tape, branch, calls) if closing else _NO_END
+        if not branch.nodes.isdisjoint(tape.kept_nodes):
+            plan = _KEEPS
         if isinstance(plan, str):
             reason = Reason(
                 message=f"the branch stays because {plan}",
@@ -120,20 +115,18 @@ def _branches(
     tape: Tape, tensors: Mapping[str, TensorInfo], readers: Mapping[str, set[int]]
 ) -> Iterator[Branch]:
     """Yield, for every addition, the operand that owns parameters alone (the larger of two)."""
-    lead = 1 + max((-i for node in tape.nodes for i in node.inputs if i < 0), default=0)
-    own = _ancestors(tape, lead)
     users = _users(tape)
     overwritten = _overwritten(tape)
     for node in tape.nodes:
         if node.operation not in _ADDITIONS or len(node.inputs) != 2:
             continue
         a, b = node.inputs
-        if a == b or not own[a + lead] & own[b + lead]:
+        own = own_ancestors(tape.nodes, a, b) if a != b else None
+        if own is None:
             continue
         sides = []
-        for end, skip in ((a, b), (b, a)):
-            bits = own[end + lead] & ~own[skip + lead]
-            nodes = _only_used_within(tape, bits, node.index, own, users)
+        for end, skip, alone in ((a, b, own[0]), (b, a, own[1])):
+            nodes = _only_used_within(tape, alone, node.index, users)
             size = _exclusive_parameters(tape, nodes, tensors, readers)
             if size:
                 branch = Branch(node.index, end, skip, nodes, node.index in overwritten)
@@ -143,31 +136,24 @@ def _branches(
 
 
 def _only_used_within(
-    tape: Tape,
-    bits: int,
-    addition: int,
-    own: list[int],
-    users: Mapping[int, set[int]],
+    tape: Tape, nodes: frozenset[int], addition: int, users: Mapping[int, set[int]]
 ) -> frozenset[int]:
     """Leave out what others look at, with everything that it depends on.
 
     Args:
         tape: The trace.
-        bits: What an operand of an addition depends on and the other does not.
+        nodes: What an operand of an addition depends on and the other does not.
         addition: The addition.
-        own: What each node depends on.
         users: Who reads each node.
 
     Returns:
         Nodes that nothing but the branch and its addition needs.
     """
-    lead = len(own) - len(tape.nodes)
-    inside = _members(bits, lead)
-    for n in inside:
-        is_seen = n < 0 or n in tape.output_nodes
-        if is_seen or not users.get(n, set()) <= inside | {addition}:
-            bits &= ~own[n + lead]
-    return _members(bits, lead)
+    inside = {addition}
+    for n in sorted(nodes, reverse=True):
+        if n not in tape.output_nodes and users.get(n, set()) <= inside:
+            inside.add(n)
+    return frozenset(inside - {addition})
 
 
 def _overwritten(tape: Tape) -> set[int]:
@@ -178,28 +164,8 @@ def _overwritten(tape: Tape) -> set[int]:
         while here >= 0 and here not in found:
             found.add(here)
             before = tape.nodes[here]
-            here = before.inputs[0] if before.operation in _VIEWS and before.inputs else -1
+            here = before.inputs[0] if before.operation in VIEWS and before.inputs else -1
     return found
-
-
-def _ancestors(tape: Tape, lead: int) -> list[int]:
-    """Bit sets of everything each node depends on, itself included; inputs come first."""
-    own = [1 << i for i in range(lead)]
-    for node in tape.nodes:
-        bits = 1 << (node.index + lead)
-        for i in node.inputs:
-            bits |= own[i + lead]
-        own.append(bits)
-    return own
-
-
-def _members(bits: int, lead: int) -> frozenset[int]:
-    found = []
-    while bits:
-        low = bits & -bits
-        found.append(low.bit_length() - 1 - lead)
-        bits ^= low
-    return frozenset(found)
 
 
 def _users(tape: Tape) -> dict[int, set[int]]:
@@ -250,7 +216,7 @@ def _closing(
             return tuple(sorted({*found, *own}))
         if node.operation in _ADDITIONS and own:
             found += own
-        elif node.operation not in _KEEPS_ZERO and node.operation.rstrip("_") != "aten.mul":
+        elif node.operation not in KEEPS_ZERO and node.operation.rstrip("_") != "aten.mul":
             return ()
         inside = [i for i in activations if i in branch.nodes]
         if not inside:
@@ -268,7 +234,7 @@ def _stored_names(tape: Tape, node: Node) -> tuple[str, ...]:
     """Name the tensors that a node is a view of, where it depends on nothing else."""
     if not node.inputs:
         return node.tensors
-    if node.operation not in _VIEWS or node.tensors or len(node.inputs) > 1 or node.inputs[0] < 0:
+    if node.operation not in VIEWS or node.tensors or len(node.inputs) > 1 or node.inputs[0] < 0:
         return ()
     return _stored_names(tape, tape.nodes[node.inputs[0]])
 

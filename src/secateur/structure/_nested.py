@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,11 +42,12 @@ def map_tensors(function: _Function, value: Any) -> Any:
     return tree_map(mapped, value, is_leaf=_is_packed)
 
 
-def tensors_in(value: Any) -> list[Tensor]:
+def tensors_in(value: Any, *, skip: Container[int] = ()) -> list[Tensor]:
     """List the tensors in a value, also those in fields of objects in it.
 
     Args:
         value: Anything.
+        skip: ``id`` of objects that are not looked into.
 
     Returns:
         The tensors in order, each as often as it occurs; an object is looked into once.
@@ -60,7 +61,7 @@ def tensors_in(value: Any) -> list[Tensor]:
                 found.append(leaf)
             elif isinstance(leaf, PackedSequence):
                 found.append(leaf.data)
-            elif id(leaf) not in seen:
+            elif id(leaf) not in seen and id(leaf) not in skip:
                 seen[id(leaf)] = leaf
                 for field in _fields(leaf).values():
                     visit(field)

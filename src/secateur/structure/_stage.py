@@ -24,7 +24,8 @@ from secateur.nn import SlimMultiheadAttention
 from secateur.structure._inventory import named_modules
 from secateur.structure._made import label_made, remember_shape
 from secateur.structure._measured import keep_sizes
-from secateur.structure._nested import map_tensors, tensors_in
+from secateur.structure._memory import Memory
+from secateur.structure._nested import map_tensors
 from secateur.structure._sizes import Resize, resized_attributes, shapes_of
 from secateur.structure._slots import write_slot
 from secateur.structure._stored import marked, note_uses
@@ -115,7 +116,7 @@ class Stage:
         Returns:
             The forward's output, on the meta device.
         """
-        tracer = Tracer(tape, Stage.run.__code__)
+        tracer, memory = Tracer(tape, Stage.run.__code__), Memory()
         args, kwargs = map_tensors(_Inputs(), example)
 
         def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -136,9 +137,18 @@ class Stage:
             tracer.stack.append(len(tape.calls))
             tape.calls.append(call)
 
-        def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        def leave(
+            module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Any
+        ) -> None:
             call = tape.calls[tracer.stack.pop()]
             call.stop = len(tape.nodes)
+            memory.note(inputs, options, output)
+            named = [value for value in options.values() if value is not None]
+            call.num_arguments += len(named)
+            call.inputs += tuple(info_of(t).node for t in named if isinstance(t, Tensor))
+            first = inputs[0] if inputs else next(iter(options.values()), None)
+            if isinstance(first, Tensor):
+                call.first = call.inputs[0], tuple(first.shape)
             call.returns_tuple = isinstance(output, (tuple, list))
             entries = output if call.returns_tuple else (output,)
             call.returns_values = not all(isinstance(e, Tensor | None) for e in entries)
@@ -146,18 +156,23 @@ class Stage:
                 info_of(t).node if isinstance(t, Tensor) else None for t in entries
             )
 
-        hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+        hooks = [
+            register_module_forward_pre_hook(enter),
+            register_module_forward_hook(leave, with_kwargs=True),
+        ]
         try:
             with torch.no_grad(), _Functions(tape), tracer:
                 output = self.model(*args, **kwargs)
         finally:
             for hook in hooks:
                 hook.remove()
-        for tensor in tensors_in(output):
+        for tensor in memory.results(output):
             tape.freeze(info_of(tensor).labels, "is an output of the model")
             node = info_of(tensor).node
             if node is not None:
                 tape.output_nodes.add(node)
+        kept = (info_of(tensor).node for tensor in memory.kept(output))
+        tape.kept_nodes.update(node for node in kept if node is not None)
         self._forget_caches(tape)
         return output
 

@@ -7,29 +7,17 @@ modules only, they are replaced by stand-ins that cost nothing and add zeros.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from secateur.structure._structure import Stub, TensorInfo
+from secateur.structure._calls import Calls
+from secateur.structure._silence import CONTRACTIONS, KEEPS_ZERO, SHAPELESS
+from secateur.structure._structure import Stub
 from secateur.structure._tape import ModuleCall, Node, Tape
 
 if TYPE_CHECKING:
     from secateur.structure._branches import Branch
 
-_SHAPELESS = {
-    "aten.relu", "aten.relu_", "aten.gelu", "aten.silu", "aten.silu_", "aten.tanh", "aten.hardtanh",
-    "aten.hardtanh_", "aten.hardswish", "aten.hardswish_", "aten.leaky_relu", "aten.leaky_relu_",
-    "aten.native_dropout", "aten.dropout", "aten.clone", "aten.alias", "aten.detach", "aten.elu",
-    "aten.mish",
-}  # fmt: skip
-_KEEPS_ZERO = {
-    "alias", "celu", "clone", "constant_pad_nd", "contiguous", "detach", "div",
-    "dropout", "elu", "expand", "flip", "gelu", "hardswish", "hardtanh", "leaky_relu", "mish",
-    "mul", "native_dropout", "permute", "relu", "reshape", "roll", "select", "silu", "slice",
-    "squeeze", "t", "tanh", "transpose", "unsqueeze", "view", "_to_copy", "_unsafe_view",
-}  # fmt: skip
-"""Operations, in place or not, that return zeros for zeros."""
 RELU = "@relu"
 """Name of a ReLU that the block called as a function, among the children of a shortcut."""
 
@@ -49,40 +37,34 @@ class Plan:
     tensors: frozenset[str]
 
 
-def plan_stubs(tape: Tape, branch: Branch, tensors: Mapping[str, TensorInfo]) -> Plan | str:
+def plan_stubs(tape: Tape, branch: Branch, calls: Calls) -> Plan | str:
     """Decide how a branch can leave the forward.
 
     Args:
         tape: The trace.
         branch: The branch.
-        tensors: Parameters and buffers by canonical name.
+        calls: Its module calls.
 
     Returns:
         A plan, or why there is none (to follow "the branch stays because").
     """
     index = tape.nodes[branch.addition].call
-    call = tape.calls[index]
-    if sum(other.path == call.path for other in tape.calls) > 1:
+    if not calls.runs_once(tape.calls[index]):
         return "its block runs several times in one forward"
-    children = [c for c in tape.calls if c.parent == index]
-    plan = _block_becomes_shortcut(tape, branch, call, children, tensors)
-    return plan or _modules_go_quiet(tape, branch, index, children, tensors)
+    plan = _block_becomes_shortcut(tape, branch, calls)
+    return plan or _modules_go_quiet(tape, branch, calls)
 
 
-def _block_becomes_shortcut(
-    tape: Tape,
-    branch: Branch,
-    call: ModuleCall,
-    children: list[ModuleCall],
-    tensors: Mapping[str, TensorInfo],
-) -> Plan | None:
-    if not call.path or call.returns_tuple or call.num_arguments != 1 or len(call.inputs) != 1:
+def _block_becomes_shortcut(tape: Tape, branch: Branch, calls: Calls) -> Plan | None:
+    index = tape.nodes[branch.addition].call
+    call = tape.calls[index]
+    if not call.path or call.returns_tuple or call.first is None:
         return None
-    left = _working(tape, call) - branch.nodes - {branch.addition}
+    left = calls.working(call) - branch.nodes - {branch.addition}
     kept: list[str] = []
-    here = call.inputs[0]
-    for child in children:
-        nodes = _working(tape, child)
+    here = call.first[0]
+    for child in calls.children(index):
+        nodes = calls.working(child)
         if nodes <= branch.nodes:
             continue
         here = branch.addition if here == branch.skip else here
@@ -105,134 +87,120 @@ def _block_becomes_shortcut(
             here = node.index
     if left or here != call.outputs[0] or (branch.overwritten and not kept):
         return None
-    outside = [f"{call.path}.{name}." for name in kept]
-    gone = _below(tensors, [call.path], outside)
+    gone = calls.tensors_below([call.path], [f"{call.path}.{name}" for name in kept])
     stub = Stub(module=call.path, kind="shortcut" if kept else "identity", children=tuple(kept))
     return Plan(call.path, (stub,), gone)
 
 
-def _modules_go_quiet(
-    tape: Tape,
-    branch: Branch,
-    index: int,
-    children: list[ModuleCall],
-    tensors: Mapping[str, TensorInfo],
-) -> Plan | str:
-    inside = [c for c in children if _working(tape, c) & branch.nodes]
-    if any(not _working(tape, c) <= branch.nodes for c in inside):
-        return "a module of the branch also works for something else"
-    learned = [c for c in inside if _below(tensors, [c.path], ())]
+def _modules_go_quiet(tape: Tape, branch: Branch, calls: Calls) -> Plan | str:
+    """Replace the modules of a branch; what else it runs goes on running, on other data."""
+    learned = [c for c in calls.within(branch.nodes) if calls.tensors_below([c.path])]
     if not learned:
         return "no module of it owns its parameters"
-    covered = {n for c in inside for n in range(c.start, c.stop)}
-    loose = [tape.nodes[n] for n in branch.nodes - covered]
-    obstacle = (
-        _unfit_module(tape, learned)
-        or _unfit_reading(tape, branch, learned)
-        or _unfit_rest(tape, branch, index, learned, loose)
-    )
-    if obstacle:
-        return obstacle
-    closing = learned[-1]
-    output = None
-    if closing.returns_tuple:
-        places = [i for i, node in enumerate(closing.outputs) if node is not None]
-        output = (places[0], len(closing.outputs))
-    stubs = [Stub(module=c.path, kind="identity") for c in learned[:-1]]
-    if stubs and _overwrites(tape, branch, learned):
-        stubs[0] = Stub(module=learned[0].path, kind="zero")
-    stubs.append(Stub(module=closing.path, kind="zero", output=output))
-    gone = _below(tensors, [c.path for c in learned], ())
-    return Plan(closing.path, tuple(stubs), gone)
-
-
-def _unfit_module(tape: Tape, learned: list[ModuleCall]) -> str | None:
-    """Say why modules cannot be replaced by stand-ins that hand on their first argument."""
-    paths = {c.path for c in learned}
-    if sum(other.path in paths for other in tape.calls) > len(learned):
+    if not all(calls.runs_once(c) for c in learned):
         return "one of its modules runs several times in one forward"
-    if any(c.returns_tuple for c in learned[:-1]) or any(not c.inputs for c in learned):
-        return "its modules pass on more than one tensor"
-    closing = learned[-1]
-    if sum(node is not None for node in closing.outputs) != 1:
-        return "its last module returns several tensors"
-    if closing.returns_values:
-        return "its last module returns values beside its tensor"
-    return None
-
-
-def _unfit_reading(tape: Tape, branch: Branch, learned: list[ModuleCall]) -> str | None:
-    """Modules may be given more than the stream, as long as the stream comes first."""
-    within = {n for c in learned for n in range(c.start, c.stop)}
-    reads = {i for n in branch.nodes - within for i in tape.nodes[n].inputs}
-    reads |= {c.inputs[0] for c in learned if c.inputs[0] is not None}
-    strange = reads - branch.nodes - {branch.skip}
-    if any(i < 0 or tape.nodes[i].inputs for i in strange):
-        return "it reads more than the stream it adds to"
-    return None
-
-
-def _unfit_rest(
-    tape: Tape, branch: Branch, index: int, learned: list[ModuleCall], loose: list[Node]
-) -> str | None:
-    """Say why the operations between the modules cannot run on what the stand-ins return."""
+    if any(c.first is None for c in learned):
+        return "one of its modules is not given a tensor first"
     if tape.nodes[branch.end].shape != tape.nodes[branch.addition].shape:
         return "its result is broadcast when it is added"
-    if any(node.call != index for node in loose):
-        return "it is not made of modules alone"
-    if all(node.operation in _SHAPELESS for node in loose):
+    outputs = [_output_of(c) for c in learned]
+    problem = (
+        next((o for o in outputs if isinstance(o, str)), None)
+        or _Rest(tape, branch, learned).problem()
+    )
+    if problem:
+        return problem
+    places = [None if isinstance(o, str) else o for o in outputs]
+    stubs = [
+        Stub(module=c.path, kind="zero" if place else "identity", output=place)
+        for c, place in zip(learned[:-1], places[:-1], strict=True)
+    ]
+    if stubs and _overwrites(tape, branch, learned):
+        stubs[0] = Stub(module=learned[0].path, kind="zero", output=places[0])
+    closing = learned[-1]
+    stubs.append(Stub(module=closing.path, kind="zero", output=places[-1]))
+    return Plan(closing.path, tuple(stubs), calls.tensors_below([c.path for c in learned]))
+
+
+def _output_of(call: ModuleCall) -> tuple[int, int] | str | None:
+    """Say where a module's one tensor stands in what it returns; None where it returns that."""
+    if not call.returns_tuple:
         return None
-    if not all(_keeps_shape(tape, c) for c in learned):
-        return "it is not made of modules alone, and one of them changes the shape"
-    if not _stays_zero(branch, learned[-1], loose):
-        return "operations behind its last module do not keep zeros"
-    return None
+    places = [i for i, node in enumerate(call.outputs) if node is not None]
+    if len(places) != 1:
+        return "one of its modules returns several tensors"
+    if call.returns_values:
+        return "one of its modules returns values beside its tensor"
+    return places[0], len(call.outputs)
 
 
-def _keeps_shape(tape: Tape, call: ModuleCall) -> bool:
-    """Tell whether what a module returns is shaped like its first argument."""
-    source = call.inputs[0]
-    result = next(node for node in call.outputs if node is not None)
-    if source is None or source < 0 or result < 0:
-        return False
-    return tape.nodes[source].shape == tape.nodes[result].shape
+class _Rest:
+    """What a branch still runs once its modules are replaced.
 
+    Args:
+        tape: The trace.
+        branch: The branch.
+        learned: Calls that are replaced, in order; the last one returns zeros.
+    """
 
-def _stays_zero(branch: Branch, closing: ModuleCall, loose: list[Node]) -> bool:
-    """Tell whether the branch's end is zero wherever its last module returned zeros."""
-    zero = {node for node in closing.outputs if node is not None}
-    for node in sorted(loose, key=lambda node: node.index):
-        if zero.isdisjoint(node.inputs):
-            continue
-        plain = node.operation.removeprefix("aten.").rstrip("_")
-        if plain == "div" and node.inputs[0] not in zero:
-            return False
-        if plain not in _KEEPS_ZERO:
-            return False
-        zero.add(node.index)
-    return branch.end in zero
+    def __init__(self, tape: Tape, branch: Branch, learned: list[ModuleCall]) -> None:
+        self._tape = tape
+        self._end = branch.end
+        self._learned = learned
+        replaced = {n for c in learned for n in range(c.start, c.stop)}
+        self._nodes = sorted(branch.nodes - replaced)
+        self._changed: dict[int, tuple[int, ...] | None] = {}
+        self._zero: set[int] = set()
+
+    def problem(self) -> str | None:
+        """Follow shapes and zeros through the branch.
+
+        Returns:
+            Why it would not run or would not end in zeros of the right shape, or None.
+        """
+        waiting = list(self._learned)
+        for n in [*self._nodes, len(self._tape.nodes)]:
+            while waiting and waiting[0].start <= n:
+                call = waiting.pop(0)
+                if not self._replace(call, is_last=not waiting):
+                    return "its modules stand in different places of the stream"
+            if n < len(self._tape.nodes) and not self._runs(self._tape.nodes[n]):
+                return "it is not made of modules alone"
+        return None if self._end in self._zero else "its last module is not its end"
+
+    def _replace(self, call: ModuleCall, *, is_last: bool) -> bool:
+        """Let a stand-in return its first argument, or zeros of that shape."""
+        assert call.first is not None
+        node, shape = call.first
+        new = self._changed.get(node, shape) if node is not None else shape
+        made = range(call.start, call.stop)
+        has_width = any(self._tape.nodes[n].operation in CONTRACTIONS for n in made)
+        for out in call.outputs:
+            if out is None:
+                continue
+            if is_last:
+                if new != self._tape.nodes[out].shape:
+                    return False
+                self._zero.add(out)
+            elif has_width or new != self._tape.nodes[out].shape:
+                self._changed[out] = new
+        return True
+
+    def _runs(self, node: Node) -> bool:
+        """Tell whether an operation that stays can work on what it is given now."""
+        changed = [i for i in node.inputs if i in self._changed]
+        if changed:
+            if node.operation not in SHAPELESS or len(node.inputs) != 1:
+                return False
+            self._changed[node.index] = self._changed[changed[0]]
+        silent = [i in self._zero for i in node.inputs]
+        product = node.operation.rstrip("_") == "aten.mul" and any(silent)
+        if product or (node.operation in KEEPS_ZERO and silent[:1] == [True]):
+            self._zero.add(node.index)
+        return True
 
 
 def _overwrites(tape: Tape, branch: Branch, learned: list[ModuleCall]) -> bool:
     """Tell whether something that stays overwrites its input, which would then be the stream."""
     replaced = {n for c in learned for n in range(c.start, c.stop)}
     return any(tape.nodes[n].operation.endswith("_") for n in branch.nodes - replaced)
-
-
-def _working(tape: Tape, call: ModuleCall) -> set[int]:
-    """Nodes of a call that read something; scratch tensors that kernels ask for do not count."""
-    nodes = (tape.nodes[n] for n in range(call.start, call.stop))
-    return {node.index for node in nodes if node.inputs or node.tensors}
-
-
-def _below(
-    tensors: Mapping[str, TensorInfo], modules: Iterable[str], outside: Iterable[str]
-) -> frozenset[str]:
-    """Name the tensors all of whose names lie below some modules and not below others."""
-    inner = tuple(f"{path}." for path in modules)
-    outer = tuple(outside)
-    return frozenset(
-        name
-        for name, info in tensors.items()
-        if all(a.startswith(inner) and not (outer and a.startswith(outer)) for a in info.aliases)
-    )

@@ -93,6 +93,7 @@ class ModuleCall:
         stop: One past its last node.
         inputs: Nodes that made its tensor arguments, in order.
         num_arguments: Number of its arguments that are not None.
+        first: Node and shape of its first argument where that is a tensor.
         outputs: Node of each entry of its output; None where an entry is not a tensor.
         returns_tuple: Whether it returned a tuple (or list) rather than a tensor.
         returns_values: Whether something else than tensors and None was in that tuple.
@@ -106,6 +107,7 @@ class ModuleCall:
     stop: int = -1
     inputs: tuple[int | None, ...] = ()
     num_arguments: int = 0
+    first: tuple[int | None, tuple[int, ...]] | None = None
     outputs: tuple[int | None, ...] = ()
     returns_tuple: bool = False
     returns_values: bool = False
@@ -158,6 +160,7 @@ class Tape:
         calls: Module calls in order of entry.
         charges: Where the MACs are.
         output_nodes: Nodes whose result leaves the model.
+        kept_nodes: Nodes whose result the model keeps for its next call.
         doubts: Nodes that were given the size of a labelled axis as a number.
         uses: Numbers kept by modules that were used as sizes.
         made: Ids of axes that got their size from a number kept by a module: the number's place,
@@ -181,6 +184,7 @@ class Tape:
     calls: list[ModuleCall] = field(default_factory=list)
     charges: list[Charge] = field(default_factory=list)
     output_nodes: set[int] = field(default_factory=set)
+    kept_nodes: set[int] = field(default_factory=set)
     doubts: list[Node] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     made: dict[Made, Ids] = field(default_factory=dict)

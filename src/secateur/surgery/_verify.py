@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import MiswiredError, NothingRemovableError, UsageError
-from secateur.structure import Decision, Live, Structure, map_tensors, tensors_in, trace
+from secateur.structure import Decision, Live, Structure, map_tensors, trace, watched_memory
 from secateur.surgery._cut import cut_
 from secateur.surgery._masked import LiveNorms, silence_
 from secateur.surgery._randomise import randomise_
@@ -200,14 +200,14 @@ def _run(model: nn.Module, example: Example, *, training: bool) -> list[Tensor]:
     listed = [(module._buffers, dict(module._buffers)) for module in model.modules()]
     model.train(training)
     try:
-        with torch.no_grad(), Steady():
+        with torch.no_grad(), Steady(), watched_memory() as memory:
             output = model(*args, **kwargs)
     finally:
         for own, before in listed:
             own.update(before)
         for buffer, value in saved:
             buffer.copy_(value)
-    found = tensors_in(output)
+    found = memory.results(output)
     if not found:
         raise UsageError(
             f"The {type(model).__name__} returns a {type(output).__name__} without tensors, so "

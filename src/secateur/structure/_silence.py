@@ -1,0 +1,35 @@
+"""What zeros and widths become on their way through operations that stay when a branch goes."""
+
+from __future__ import annotations
+
+SHAPELESS = {
+    "aten.relu", "aten.relu_", "aten.gelu", "aten.silu", "aten.silu_", "aten.tanh", "aten.hardtanh",
+    "aten.hardtanh_", "aten.hardswish", "aten.hardswish_", "aten.leaky_relu", "aten.leaky_relu_",
+    "aten.native_dropout", "aten.dropout", "aten.clone", "aten.alias", "aten.detach", "aten.elu",
+    "aten.mish", "aten._to_copy", "aten.sigmoid", "aten.flip", "aten.roll",
+}  # fmt: skip
+"""Operations on one tensor that run at any shape, and keep it."""
+
+KEEPS_ZERO = {
+    "aten.alias", "aten.celu", "aten.clone", "aten.contiguous",
+    "aten.detach", "aten.div", "aten.div_", "aten.dropout", "aten.elu", "aten.elu_", "aten.expand",
+    "aten.gelu", "aten.hardswish", "aten.hardswish_", "aten.hardtanh", "aten.hardtanh_",
+    "aten.leaky_relu", "aten.leaky_relu_", "aten.mish", "aten.mish_", "aten.native_dropout",
+    "aten.flip", "aten.permute", "aten.relu", "aten.relu_", "aten.reshape", "aten.roll",
+    "aten.select", "aten.silu",
+    "aten.silu_", "aten.slice", "aten.squeeze", "aten.t", "aten.tanh", "aten.transpose",
+    "aten.unsqueeze", "aten.view", "aten._to_copy", "aten._unsafe_view",
+}  # fmt: skip
+"""Operations that turn zeros into zeros."""
+
+VIEWS = {
+    "aten.alias", "aten.detach", "aten.expand", "aten.permute", "aten.select", "aten.slice",
+    "aten.split", "aten.squeeze", "aten.t", "aten.transpose", "aten.unbind", "aten.unsqueeze",
+    "aten.view",
+}  # fmt: skip
+"""Operations whose result shares memory with their operand."""
+
+CONTRACTIONS = {
+    "aten.addmm", "aten.baddbmm", "aten.bmm", "aten.convolution", "aten.linear", "aten.mm",
+}  # fmt: skip
+"""Operations whose result has a width of its own."""
