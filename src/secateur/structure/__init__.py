@@ -7,7 +7,7 @@ from secateur.structure._inventory import named_modules, named_tensors
 from secateur.structure._memory import watched_memory
 from secateur.structure._nested import map_tensors, tensors_in
 from secateur.structure._proof import prove
-from secateur.structure._sizes import AttributeValue, Resize, resized_attributes
+from secateur.structure._sizes import AttributeValue, Resize, own_tensors, resized_attributes
 from secateur.structure._slots import holder_of, read_slot, write_slot
 from secateur.structure._structure import (
     Decision,
@@ -51,6 +51,7 @@ __all__ = [
     "map_tensors",
     "named_modules",
     "named_tensors",
+    "own_tensors",
     "prove",
     "read_slot",
     "resized_attributes",

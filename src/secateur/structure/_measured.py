@@ -20,7 +20,9 @@ _ONLY_PLACES = frozenset((
     "__get__", "size", "view", "reshape", "unflatten", "expand", "split", "split_with_sizes",
     "narrow", "__getitem__", "tensor_split", "broadcast_to", "as_strided", "unsafe_split", "slice",
     "hsplit", "vsplit", "zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full",
-    "new_empty", "arange", "rand", "randn",
+    "new_empty", "arange", "rand", "randn", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
+    "conv_transpose2d", "conv_transpose3d", "layer_norm", "rms_norm", "group_norm", "repeat",
+    "tile", "repeat_interleave", "chunk", "select", "flatten", "movedim", "permute", "transpose",
 ))  # fmt: skip
 """Functions for which a number is the place or the size of something, and never a value."""
 

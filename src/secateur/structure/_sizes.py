@@ -34,8 +34,36 @@ class Resize:
     new: Shapes
 
 
+def own_tensors(module_state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """List a module's own tensors, and under its usual name the one a weight is computed from.
+
+    Args:
+        module_state: The module's ``__dict__``.
+
+    Returns:
+        Name in the module to tensor.
+    """
+    found: dict[str, Tensor] = {
+        name: tensor
+        for kind in ("_parameters", "_buffers")
+        for name, tensor in module_state[kind].items()
+        if isinstance(tensor, Tensor)
+    }
+    sources = dict(found)
+    computed = module_state["_modules"].get("parametrizations")
+    for name, inner in computed._modules.items() if computed is not None else ():
+        own = inner._parameters
+        sources[f"{name}_orig"] = own.get("original", own.get("original1"))
+    for name, tensor in sources.items():
+        base, _, kind = name.rpartition("_")
+        is_direction = kind == "v" and f"{base}_g" in found
+        if base and tensor is not None and (kind == "orig" or is_direction):
+            found.setdefault(base, tensor)
+    return found
+
+
 def shapes_of(module_state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """List the shapes of a module's own tensors.
+    """List the shapes of what `own_tensors` finds.
 
     Args:
         module_state: The module's ``__dict__``.
@@ -43,12 +71,7 @@ def shapes_of(module_state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     Returns:
         Name in the module to shape.
     """
-    return {
-        name: tuple(tensor.shape)
-        for kind in ("_parameters", "_buffers")
-        for name, tensor in module_state[kind].items()
-        if isinstance(tensor, Tensor)
-    }
+    return {name: tuple(tensor.shape) for name, tensor in own_tensors(module_state).items()}
 
 
 def resized_attributes(resize: Resize) -> dict[str, AttributeValue]:

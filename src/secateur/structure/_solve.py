@@ -127,15 +127,20 @@ def _judged(
     is_consumed = _consumed(tape, component)
     consumed = np.zeros(count, dtype=bool)
     consumed[component[is_consumed]] = True
+    by_buffer = np.zeros(count, dtype=bool)
     made = np.zeros(count, dtype=bool)
     for (name, _), ids in tape.ranges.items():
         if tensors[name].is_parameter:
             made[component[ids[~is_consumed[ids]]]] = True
+        else:
+            by_buffer[component[ids[is_consumed[ids]]]] = True
     unmade = len(reasons)
     reasons.append(Reason(message="no parameter makes these positions"))
     reasons.append(Reason(message="no parameter consumes these positions"))
     blame[(blame < 0) & ~made] = unmade
     blame[(blame < 0) & ~consumed] = unmade + 1
+    reasons.append(Reason(message="is summed with a buffer as its weights, as for a spectral norm"))
+    blame[(blame < 0) & by_buffer] = unmade + 2
     if not allow_inexact:
         blocked = (blame < 0) & (inexact >= 0)
         blame[blocked] = inexact[blocked]

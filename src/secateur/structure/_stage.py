@@ -67,8 +67,11 @@ class Stage:
         fastpath = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)
+            shapes = [shapes_of(state) for _, state, _ in saved]
             for module, state, _ in saved:
                 self._exchange(module, state, training)
+            for (module, _, _), old in zip(saved, shapes, strict=True):
+                self._adjust_sizes(module, old)
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fastpath)
@@ -96,14 +99,18 @@ class Stage:
             own["_flat_weights"] = [own["_parameters"].get(n) for n in module._flat_weights_names]
         if type(module) is nn.MultiheadAttention:
             SlimMultiheadAttention.adopt_(module)
-        old, new = shapes_of(state), shapes_of(own)
+
+    def _adjust_sizes(self, module: nn.Module, old: Mapping[str, tuple[int, ...]]) -> None:
+        """Let the numbers a module keeps follow the twins."""
+        own = module.__dict__
+        new = shapes_of(own)
         if old != new:
             resize = Resize(module=module, traced=old, old=old, new=new)
             own.update(resized_attributes(resize))
         path = self._paths.get(id(module), "?")
         for slot, number in self._stored.get(path, {}).items():
             write_slot(own, slot, number)
-        if not type(module).__module__.startswith("torch.nn.modules"):
+        if not _home(module).startswith("torch.nn.modules"):
             own.update(marked(path, own))
 
     def run(self, tape: Tape, example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
@@ -124,7 +131,7 @@ class Stage:
             nodes = tuple(info_of(t).node for t in inputs if isinstance(t, Tensor))
             given = sum(value is not None for value in inputs)
             path = self._paths.get(id(module), "?")
-            home = type(module).__module__
+            home = _home(module)
             call = ModuleCall(
                 path=path,
                 parent=parent,
@@ -198,6 +205,12 @@ def _hooks(state: Mapping[str, Any]) -> Iterator[dict[Any, Any]]:
 _HOOKS = tuple(name for name in vars(nn.Module()) if "hooks" in name and "state_dict" not in name)
 
 
+def _home(module: nn.Module) -> str:
+    """Name the Python module a layer's class comes from; a parametrised one keeps its own."""
+    kinds = (kind.__module__ for kind in type(module).__mro__)
+    return next(kind for kind in kinds if kind != "torch.nn.utils.parametrize")
+
+
 class _Functions(TorchFunctionMode):
     """Keeps the name of the PyTorch function that the model's own code is calling."""
 
@@ -242,7 +255,8 @@ _WHOLE = frozenset(
     getattr(torch, name)
     for name in (
         "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell",
-        "rnn_relu_cell", "_pack_padded_sequence", "_pad_packed_sequence",
+        "rnn_relu_cell", "_pack_padded_sequence", "_pad_packed_sequence", "_weight_norm",
+        "bilinear",
     )
 )  # fmt: skip
 """Functions for which there is a rule, although PyTorch makes them of others."""

@@ -21,6 +21,7 @@ from secateur.structure import (
     Stub,
     named_modules,
     named_tensors,
+    own_tensors,
     resized_attributes,
 )
 from secateur.surgery._names import names_of, owner_of
@@ -170,15 +171,15 @@ def _resized(
         for axis, kept in axes.items():
             shape[axis] = len(kept)
         new[id(tensor)], old[id(tensor)] = tuple(shape), traced[name]
-        paths.update(dict.fromkeys(owner_of(alias)[0] for alias in names[id(tensor)]))
+        for alias in names[id(tensor)]:
+            path = owner_of(alias)[0]
+            # A parametrisation is a module of its own; the sizes are kept by the one it is for.
+            around = f".{path}".rpartition(".parametrizations.")[0].removeprefix(".")
+            paths.update(dict.fromkeys((path, around) if "parametrizations" in path else (path,)))
     attributes, attentions = {}, []
     for path in paths:
         module = modules[path]
-        own = {
-            n: t
-            for n, t in [*module._parameters.items(), *module._buffers.items()]
-            if t is not None
-        }
+        own = own_tensors(vars(module))
         now = {n: tuple(t.shape) for n, t in own.items()}
         found = resized_attributes(
             Resize(

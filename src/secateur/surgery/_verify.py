@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from secateur.errors import MiswiredError, NothingRemovableError, UsageError
 from secateur.structure import Decision, Live, Structure, map_tensors, trace, watched_memory
+from secateur.surgery._copy import copy_of
 from secateur.surgery._cut import cut_
 from secateur.surgery._masked import LiveNorms, silence_
 from secateur.surgery._randomise import randomise_
@@ -88,10 +88,10 @@ def _verified(
     model: nn.Module, example_inputs: Any, fraction: float, seed: int, allow_inexact: bool
 ) -> Verification:
     generator = torch.Generator().manual_seed(seed)
-    small = copy.deepcopy(model).double()
+    small = copy_of(model).double()
     randomise_(small, generator)
     structure = trace(small, _doubled(example_inputs), allow_inexact=allow_inexact)
-    masked = copy.deepcopy(small)
+    masked = copy_of(small)
     examples = _examples(masked, structure, generator)
     live, difference = structure.everything(), 0.0
     for decision in _decisions(structure, fraction, generator):

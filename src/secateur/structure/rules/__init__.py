@@ -14,6 +14,7 @@ from secateur.structure.rules._recurrent import recurrent_layers
 from secateur.structure.rules._reduction import reduction
 from secateur.structure.rules._registry import RULES, Call, Rule, attach_info, info_of
 from secateur.structure.rules._shuffling import shuffle
+from secateur.structure.rules._weights import weight_norm
 
 __all__ = [
     "RULES",
@@ -34,4 +35,5 @@ __all__ = [
     "shuffle",
     "spatial",
     "view",
+    "weight_norm",
 ]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from secateur.structure._coupling import Operand, aligned, contract, couple
-from secateur.structure._label import Label
+from secateur.structure._label import Label, axis_label
 from secateur.structure.rules._registry import Call, empty_like_shape, info_of, rule
 
 
-@rule("mm", "bmm", "matmul", "dot", "mv")
+@rule("mm", "bmm", "matmul", "mv")
 def product(call: Call) -> Tensor:
     """Multiply two matrices or batches of matrices."""
     left, right = call.args[0], call.args[1]
@@ -81,7 +81,8 @@ def _multiplied(
     n, k, m = batch, batch + 1, batch + 2
     a = _framed(info_of(left).labels, left.shape, batch, ([n] if row else []) + [k])
     b = _framed(right_labels, right_shape, batch, [k] + ([m] if column else []))
-    weight = None if stored[0] == stored[1] else (0 if stored[0] else 1)
+    # Of two stored factors, such as learned queries and their projection, the second reads.
+    weight = 1 if stored[1] else (0 if stored[0] else None)
     labels = contract(call.tape, a, b, frozenset((k,)), weight)
     target = [*range(batch), -1, -1, -1]
     if row:
@@ -103,3 +104,43 @@ def _framed(labels: Sequence[Label], shape: Sequence[int], batch: int, last: lis
 
 def _stored(tensor: Tensor) -> bool:
     return info_of(tensor).tensor is not None
+
+
+@rule("bilinear")
+def bilinear(call: Call) -> Tensor:
+    """Multiply a weight ``[o, i, j]`` by two vectors; the frame is (n, o, i, j)."""
+    first, second, weight = call.args[:3]
+    bias = call.arg(3, "bias")
+    o, i, j = weight.shape
+    if first.shape[-1] != i or second.shape[-1] != j:
+        raise RuntimeError(f"a bilinear weight of shape {[o, i, j]} does not fit its inputs")
+    out = empty_like_shape(first, (*first.shape[:-1], o))
+    n = first.shape[:-1].numel()
+    stored = _stored(weight)
+    left = Operand(_last_axis(call, first, 2), (n, 1, i, 1))
+    own = tuple(y.moved((1, 2, 3), 4) for y in info_of(weight).labels)
+    inner = contract(
+        call.tape, left, Operand(own, (1, o, i, j)), frozenset((2,)), 1 if stored else None
+    )
+    half = Operand(inner, (n, o, 1, j))
+    right = Operand(_last_axis(call, second, 3), (n, 1, 1, j))
+    result = contract(call.tape, half, right, frozenset((3,)), 0 if stored else None)
+    labels = tuple(
+        axis_label(y.ids.ravel(), out.ndim - 1, out.ndim) for y in result if y.axes == {1}
+    )
+    if bias is not None:
+        operands = [Operand(labels, tuple(out.shape)), *call.operands([bias], out.ndim)]
+        labels = couple(call.tape, operands)
+    return call.put(out, labels)
+
+
+def _last_axis(call: Call, tensor: Tensor, place: int) -> tuple[Label, ...]:
+    """Bring the labels on a tensor's last axis to a place in a frame of four; others are fixed."""
+    labels = []
+    for label in info_of(tensor).labels:
+        if tensor.ndim - 1 in label.axes:
+            left = call.tape.join_along(label, range(tensor.ndim - 1))
+            labels.append(axis_label(left.ids.ravel(), place, 4))
+        else:
+            call.tape.freeze([label], "lies along the rows of a bilinear product")
+    return tuple(labels)

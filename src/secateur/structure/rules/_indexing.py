@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -23,6 +24,28 @@ def embedding(call: Call) -> Tensor:
             left = call.tape.join_along(label, [0])
             labels.append(left.moved([index.ndim - 1, index.ndim], out.ndim))
     return call.put(out, labels)
+
+
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(call: Call) -> Any:
+    """Look rows up and add, average or take the largest of those in a bag."""
+    outs = call.run()
+    labels = []
+    for label in call.labels():
+        if label.axes == {0}:
+            call.tape.freeze([label], "is looked up by number")
+        else:
+            labels.append(call.tape.join_along(label, [0]))
+    call.put(outs[0], labels)
+    return outs
+
+
+@rule("embedding_renorm_")
+def embedding_renorm(call: Call) -> Tensor:
+    """Shorten rows that are looked up to a largest norm, in place."""
+    call.tape.freeze(call.labels(), "enters the norm that the rows of an embedding may have")
+    table: Tensor = call.args[0]
+    return table
 
 
 @rule("index_select")

@@ -46,9 +46,36 @@ def view(call: Call) -> Tensor:
     for before, after in zip(call.labels(), labels, strict=True):
         record_joint(call, before, after)
     call.tape.freeze([x for x in labels if not x.axes], "is a single value that loses its axis")
-    labels = [x for x in labels if x.axes]
+    labels = _one_on_each_axis(call, [x for x in labels if x.axes])
     doubt_sizes(call, labels)
     return call.keep_name(call.put(out, labels))
+
+
+def _one_on_each_axis(call: Call, labels: list[Label]) -> list[Label]:
+    """Where axes with units of their own are merged, keep one kind of units and fix the other.
+
+    Such are the heads of a parameter ``[inputs, heads, width]``, and the positions inside a head.
+    What comes first in the parameter is the larger unit; operations such as `einsum` merge axes in
+    any order.
+
+    Args:
+        call: The call that is being traced.
+        labels: Labels after axes were merged.
+
+    Returns:
+        Labels on disjoint sets of axes.
+    """
+    if len(labels) < 2 or len({a for y in labels for a in y.axes}) == sum(
+        len(y.axes) for y in labels
+    ):
+        return labels
+    kept: list[Label] = []
+    for label in sorted(labels, key=lambda y: int(y.ids.min())):
+        if any(label.axes & other.axes for other in kept):
+            call.tape.freeze([label], "is a position inside larger units that are flattened")
+        else:
+            kept.append(label)
+    return kept
 
 
 def record_joint(call: Call, before: Label, after: Label) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from secateur.structure._coupling import couple
+from secateur.structure._label import Label
 from secateur.structure._tape import Info
 from secateur.structure.rules._registry import Call, attach_info, empty_like, info_of, rule
 
+_SCALES = frozenset(("aten::mul", "aten::div", "aten::neg"))
 _PLAIN = {
     f"aten::{name}"
     for name in (
@@ -60,10 +63,32 @@ def pointwise(call: Call) -> Any:
     else:
         ndim = max(t.ndim for t in tensors)
         labels = couple(call.tape, call.operands(tensors, ndim))
+    stored = _scaled_parameter(call, tensors)
+    if stored is not None:
+        labels = _by(info_of(stored).labels, labels)
     largest = _like_result(call, tensors)
-    if largest is not None:
-        return call.put(empty_like(largest), labels)
-    return _labelled(call, labels)
+    out = _labelled(call, labels) if largest is None else call.put(empty_like(largest), labels)
+    if stored is not None:
+        info_of(out).tensor = info_of(stored).tensor
+    return out
+
+
+def _scaled_parameter(call: Call, tensors: list[Tensor]) -> Tensor | None:
+    """Find the parameter that is scaled: where it is zero, so is the result."""
+    name = call.func._schema.name
+    if name not in _SCALES or not any(info_of(t).tensor for t in tensors):
+        return None
+    numerators = tensors[:1] if name == "aten::div" else tensors
+    shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+    stored = [t for t in numerators if info_of(t).tensor is not None and t.shape == shape]
+    learned = [t for t in stored if isinstance(t, torch.nn.Parameter)] or stored
+    return learned[0] if len(learned) == 1 else None
+
+
+def _by(own: tuple[Label, ...], labels: tuple[Label, ...]) -> tuple[Label, ...]:
+    """Name units by a parameter's own ids where it carries some on the same axes."""
+    mine = {label.axes: label for label in own}
+    return tuple(mine.get(label.axes, label) for label in labels)
 
 
 def _like_result(call: Call, tensors: list[Tensor]) -> Tensor | None:
