@@ -104,6 +104,7 @@ def main() -> int:
             seed, kept, message, source = found
             if kept is None:
                 console.print(f"\nseed {seed}: {message}\n\n{source}", markup=False, soft_wrap=True)
+                sys.stdout.flush()
             progress.update(task, advance=1, wrong=sum(o[1] is None for o in outcomes))
     console.print(summary(outcomes, time.perf_counter() - start), highlight=False)
     console.print(describe(("torch",)))
