@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from secateur.structure._allowance import Allowance
 from secateur.structure._label import Ids, Label, axis_label
 from secateur.structure._structure import Reason
 
@@ -174,6 +175,7 @@ class Tape:
         inexact: Ids that share a statistic, and where.
         consumed: Ids of weight slices that multiply the units they belong to.
         joints: Labels that came to vary on several axes.
+        allowance: What the trace may take, or None.
         last: Whether each id belongs to the last unit of a family that had several, in the trace
             of a smaller model; None where there are no such ids.
     """
@@ -199,10 +201,13 @@ class Tape:
     joints: list[Label] = field(default_factory=list)
     last: NDArray[np.bool_] | None = None
 
+    allowance: Allowance | None = None
+
     def second_pass(self) -> Tape:
         """Return a tape for another run of the same tensors; units are shared, the graph is not."""
         return Tape(
             num_ids=self.num_ids,
+            allowance=self.allowance,
             ranges=self.ranges,
             doubts=self.doubts,
             uses=self.uses,

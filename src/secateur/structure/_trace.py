@@ -16,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from secateur.errors import TraceError
+from secateur.structure._allowance import Allowance
 from secateur.structure._assemble import cost, families, fixed_axes
 from secateur.structure._branches import find_layers
 from secateur.structure._collector import without_collector
@@ -34,7 +35,14 @@ from secateur.structure._variant import larger
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def trace(model: nn.Module, example_inputs: Any, *, allow_inexact: bool = False) -> Structure:
+def trace(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    allow_inexact: bool = False,
+    max_seconds: float = 60.0,
+    max_operations: float = 200_000,
+) -> Structure:
     """Find what a model is made of: families of units, removable layers, and what they cost.
 
     The forward runs once, on meta tensors: nothing is computed, no memory is taken for weights,
@@ -47,12 +55,16 @@ def trace(model: nn.Module, example_inputs: Any, *, allow_inexact: bool = False)
             Costs are those of one forward of this example, its whole batch.
         allow_inexact: Whether units that share a statistic (channels under LayerNorm, RMSNorm or
             GroupNorm) may be removed. Removing one is then not the same as silencing it.
+        max_seconds: Seconds after which the trace ends with an error.
+        max_operations: Operations of one forward after which the trace ends with an error.
 
     Returns:
         The structure; ``print`` shows it as a table.
 
     Raises:
-        TraceError: The forward cannot be followed, such as when its shapes depend on the data.
+        TraceError: The forward cannot be followed, such as when its shapes depend on the data, or
+            takes more than it may.
+        UsageError: A limit is not above zero.
 
     Example:
         >>> import torch, secateur
@@ -61,12 +73,15 @@ def trace(model: nn.Module, example_inputs: Any, *, allow_inexact: bool = False)
         >>> [(family.name, family.num_units) for family in structure.families]
         [('0', 4)]
     """
+    allowance = Allowance(max_seconds, max_operations)
     with without_collector():
-        return _traced(model, as_example(example_inputs), allow_inexact)
+        return _traced(model, as_example(example_inputs), allow_inexact, allowance)
 
 
-def _traced(model: nn.Module, example: Example, allow_inexact: bool) -> Structure:
-    run = _recorded(model, example)
+def _traced(
+    model: nn.Module, example: Example, allow_inexact: bool, allowance: Allowance
+) -> Structure:
+    run = _recorded(model, example, allowance)
     trial = _Trial(model, example, run, allow_inexact)
     trial.settle()
     tape, tensors = run.tape, run.inventory.infos
@@ -122,9 +137,9 @@ class _Run:
     modes: tuple[bool, ...]
 
 
-def _recorded(model: nn.Module, example: Example) -> _Run:
+def _recorded(model: nn.Module, example: Example, allowance: Allowance) -> _Run:
     inventory = take_inventory(model)
-    tape = Tape()
+    tape = Tape(allowance=allowance)
     stage = Stage(model, fresh_twins(inventory, tape), inventory.names)
     _run(stage, tape, example, training=False)
     used = {name for node in tape.nodes for name in node.tensors}
@@ -206,12 +221,20 @@ class _Trial:
         """Add one unit to every family until the larger model passes the proof check."""
         inventory = self._recorded.inventory
         while self._in_doubt():
+            self._check_allowance()
             variant = larger(self.evidence(), self.families, self.stored())
             violation = find_violation(self._model, inventory, variant, self._example)
             if violation is None:
                 return
             self._fix(violation)
             self._solve()
+
+    def _check_allowance(self) -> None:
+        tape = self._recorded.tape
+        if tape.allowance is not None:
+            tape.allowance.check(
+                len(tape.nodes), lambda: tape.reason("it tries the model at another size")
+            )
 
     def _in_doubt(self) -> bool:
         """Tell whether a doubtful line meets units that may go."""

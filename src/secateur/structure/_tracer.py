@@ -113,6 +113,8 @@ class Tracer(TorchDispatchMode):
             kwargs["device"] = torch.device("meta")
         infos = [info_of(t) for t in tensors]
         node = self._node(operation, args, tensors, infos)
+        if self.tape.allowance is not None:
+            self.tape.allowance.check(node.index + 1, lambda: node.reason("it is here"))
         value = _known_value(operation, args, kwargs, tensors, infos)
         if operation.returns_number:
             return self._scalar(value)
