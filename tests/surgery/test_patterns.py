@@ -1,5 +1,6 @@
 """Patterns of published architectures, each in its smallest form: removal equals silence."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -143,3 +144,27 @@ def test_parts_whose_sizes_are_written_in_the_code_are_fixed():
     structure = trace(_NumberedParts(), torch.randn(2, 4, 3))
     assert not structure.families
     assert any("would go wrong at another size" in f.reason.message for f in structure.fixed)
+
+
+class _Scaled(nn.Module):
+    """BEiT: a class token before the patches, and branches scaled by a parameter of the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 4))
+        self.stem, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.norms = nn.ModuleList(nn.LayerNorm(4) for _ in range(3))
+        self.mlps = nn.ModuleList(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 4)) for _ in range(3))
+        self.scales = nn.ParameterList(torch.full((4,), 0.1) for _ in range(3))
+
+    def forward(self, x):
+        x = torch.cat([self.token.expand(len(x), -1, -1), self.stem(x)], dim=1)
+        for norm, mlp, scale in zip(self.norms, self.mlps, self.scales, strict=True):
+            x = x + scale * mlp(norm(x))
+        return self.head(x[:, 0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tokens_beside_padding_may_be_met_in_any_order_once_a_layer_is_gone(seed):
+    verification = verify(_Scaled(), torch.randn(1, 2, 3), fraction=0.7, seed=seed)
+    assert verification.num_layers == 2

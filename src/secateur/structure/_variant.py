@@ -81,7 +81,10 @@ def smaller(evidence: Evidence, families: Sequence[Family], live: Live) -> Varia
         return found
 
     whole = bool(live.layers.all())
-    same = np.arange(len(evidence.component)) if whole else evidence.component
+    component = evidence.component
+    # What a position is padded with depends on the layers that are there, too.
+    coupled = np.where(evidence.padded[component], component[CONSTANT_ID], component)
+    same = np.arange(len(component)) if whole else coupled
     lone = np.array([int(live_U.sum()) == 1 for live_U in live.units] + [False])
     came_down = lone & np.array([family.num_units > 1 for family in families] + [False])
     last = came_down[evidence.family[evidence.component]] if came_down.any() else None
@@ -148,6 +151,7 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
         family=np.concatenate(
             [evidence.family, np.full(count - len(evidence.family), -1), evidence.family]
         ),
+        padded=evidence.padded,
         scalars=evidence.scalars,
         places=evidence.places,
         groupings=evidence.groupings,
