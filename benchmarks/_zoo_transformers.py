@@ -176,6 +176,11 @@ _ENTRIES: dict[str, _Entry] = {
         "MixtralForCausalLM", "MixtralConfig", text,
         {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2},
     ),
+    "qwen2_moe": _Entry(
+        "Qwen2MoeForCausalLM", "Qwen2MoeConfig", text,
+        {**_LLAMA, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+         "shared_expert_intermediate_size": 64},
+    ),
     "mamba": _Entry(
         "MambaForCausalLM", "MambaConfig", text,
         {"vocab_size": VOCABULARY, "hidden_size": 64, "state_size": 8, "num_hidden_layers": 2},

@@ -16,7 +16,7 @@ _ADDITIONS = {"aten.add", "aten.add_"}
 _CLOSES = {
     "aten.addmm", "aten.baddbmm", "aten.bmm", "aten.convolution", "aten.linear", "aten.mm",
     "aten.native_batch_norm", "aten._native_batch_norm_legit_no_training",
-    "aten.native_layer_norm", "aten.native_group_norm", "aten._fused_rms_norm",
+    "aten.native_layer_norm", "aten.native_group_norm", "aten._fused_rms_norm", "aten._grouped_mm",
 }  # fmt: skip
 
 _NO_END = "its end is not an affine operation"
@@ -80,7 +80,7 @@ def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo]) -> Found:
     fixed: list[Fixed] = []
     for branch in _branches(tape, tensors, readers):
         where = tape.nodes[branch.addition]
-        closing = _closing(tape, branch, tensors, readers)
+        closing = _closing(tape, branch, tensors, branch.end)
         plan = plan_stubs(tape, branch, calls) if closing else _NO_END
         if not branch.nodes.isdisjoint(tape.kept_nodes):
             plan = _KEEPS
@@ -197,37 +197,53 @@ def _exclusive_parameters(
 
 
 def _closing(
-    tape: Tape,
-    branch: Branch,
-    tensors: Mapping[str, TensorInfo],
-    readers: Mapping[str, set[int]],
+    tape: Tape, branch: Branch, tensors: Mapping[str, TensorInfo], end: int
 ) -> tuple[str, ...]:
     """Name the parameters of the last affine operation; zeroing them silences the branch."""
     found: list[str] = []
-    node = tape.nodes[branch.end]
+    node = tape.nodes[end]
     while node.index in branch.nodes:
         own = _parameters_of(tape, node, tensors)
-        activations = [i for i in node.inputs if i >= 0 and not _stored_names(tape, tape.nodes[i])]
+        is_product = node.operation.rstrip("_") == "aten.mul"
         if node.operation in _CLOSES:
             expected = 2 if "norm" in node.operation and "rms" not in node.operation else 1
             complete = len(own) >= expected
             return tuple(sorted({*found, *own})) if complete else ()
-        if node.operation.rstrip("_") == "aten.mul" and own:
+        if is_product and own:
             return tuple(sorted({*found, *own}))
         if node.operation in _ADDITIONS and own:
             found += own
-        elif node.operation not in KEEPS_ZERO and node.operation.rstrip("_") != "aten.mul":
+        elif node.operation not in KEEPS_ZERO and not is_product:
             return ()
-        inside = [i for i in activations if i in branch.nodes]
+        inside = _carriers(tape, branch, node)
         if not inside:
             return ()
-        node = tape.nodes[_zero_carrier(tape, inside)]
+        for factor in inside[1:] if is_product else ():
+            rest = _closing(tape, branch, tensors, factor)
+            if rest:
+                return tuple(sorted({*found, *rest}))
+        node = tape.nodes[inside[0]]
     return ()
 
 
-def _zero_carrier(tape: Tape, inside: list[int]) -> int:
-    """Of several operands follow the one that was computed from data, not from a factory."""
-    return max(inside, key=lambda i: (bool(tape.nodes[i].inputs), i))
+def _carriers(tape: Tape, branch: Branch, node: Node) -> list[int]:
+    """List the operands that belong to a branch; first what was computed from data, and late.
+
+    An operation that is no product or sum works on its first operand; others say where, or how far.
+
+    Args:
+        tape: The trace.
+        branch: The branch.
+        node: One of its nodes.
+
+    Returns:
+        Indices of nodes.
+    """
+    activations = [i for i in node.inputs if i >= 0 and not _stored_names(tape, tape.nodes[i])]
+    inside = [i for i in activations if i in branch.nodes]
+    if node.operation in KEEPS_ZERO and node.inputs[0] in inside:
+        return [node.inputs[0]]
+    return sorted(inside, key=lambda i: (bool(tape.nodes[i].inputs), i), reverse=True)
 
 
 def _stored_names(tape: Tape, node: Node) -> tuple[str, ...]:

@@ -14,10 +14,11 @@ KEEPS_ZERO = {
     "aten.alias", "aten.celu", "aten.clone", "aten.contiguous",
     "aten.detach", "aten.div", "aten.div_", "aten.dropout", "aten.elu", "aten.elu_", "aten.expand",
     "aten.gelu", "aten.hardswish", "aten.hardswish_", "aten.hardtanh", "aten.hardtanh_",
+    "aten.index",
     "aten.leaky_relu", "aten.leaky_relu_", "aten.mish", "aten.mish_", "aten.native_dropout",
     "aten.flip", "aten.permute", "aten.relu", "aten.relu_", "aten.reshape", "aten.roll",
     "aten.select", "aten.silu",
-    "aten.silu_", "aten.slice", "aten.squeeze", "aten.t", "aten.tanh", "aten.transpose",
+    "aten.silu_", "aten.slice", "aten.squeeze", "aten.sum", "aten.t", "aten.tanh", "aten.transpose",
     "aten.unsqueeze", "aten.view", "aten._to_copy", "aten._unsafe_view",
 }  # fmt: skip
 """Operations that turn zeros into zeros."""
@@ -31,5 +32,6 @@ VIEWS = {
 
 CONTRACTIONS = {
     "aten.addmm", "aten.baddbmm", "aten.bmm", "aten.convolution", "aten.linear", "aten.mm",
+    "aten._grouped_mm",
 }  # fmt: skip
 """Operations whose result has a width of its own."""

@@ -259,8 +259,10 @@ def _known_value(
     operation: _Operation, args: Any, kwargs: Any, tensors: list[Tensor], infos: list[Info]
 ) -> Any:
     """Compute a result for real where all that goes into it is known and small."""
-    if any(i.value is None for i in infos) or operation.is_mutable:
+    if operation.is_mutable:
         return None
+    if any(i.value is None for i in infos):
+        return _all_chosen(tensors[0]) if operation.name == "aten.nonzero" else None
     func, name = operation.func, operation.name.removeprefix("aten.")
     if name == "rand" and math.prod(args[0]) == 1:
         return torch.full(args[0], _ALMOST_ONE)
@@ -278,6 +280,12 @@ def _known_value(
     options = _accepted(func, options)
     value = func(*arguments, **options)
     return value if all(v.numel() <= _MAX_VALUE_ELEMENTS for v in _results(value)) else None
+
+
+def _all_chosen(mask: Tensor) -> Tensor | None:
+    """Say that data choose every position: each expert gets every token, and no fewer."""
+    small = mask.numel() <= _MAX_VALUE_ELEMENTS
+    return torch.ones(mask.shape, dtype=torch.bool).nonzero() if small else None
 
 
 def is_own_code(file: str) -> bool:

@@ -13,6 +13,7 @@ from secateur.structure.rules._pooling import spatial
 from secateur.structure.rules._recurrent import recurrent_layers
 from secateur.structure.rules._reduction import reduction
 from secateur.structure.rules._registry import RULES, Call, Rule, attach_info, info_of
+from secateur.structure.rules._routing import grouped_product
 from secateur.structure.rules._shuffling import shuffle
 from secateur.structure.rules._weights import weight_norm
 
@@ -24,6 +25,7 @@ __all__ = [
     "attention",
     "concatenate",
     "convolution",
+    "grouped_product",
     "index",
     "info_of",
     "layer_norm",
