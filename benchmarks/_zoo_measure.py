@@ -65,34 +65,60 @@ def measure(
     values["dtype"] = str(dtype).removeprefix("torch.")
 
     record.stage = "trace"
-    start = time.perf_counter()
+    start = time.process_time()
     structure = secateur.trace(model, example, allow_inexact=allow_inexact)
-    values["trace_seconds"] = time.perf_counter() - start
+    values["trace_seconds"] = time.process_time() - start
     values["families"] = len(structure.families)
     values["units"] = structure.num_units
     values["layers"] = structure.num_layers
     values["covered"] = covered_share(model, structure)
     values["fixed"] = _reasons(model, structure)
 
-    record.stage = "run"
     generator = torch.Generator().manual_seed(0)
     _randomise.randomise_(model, generator)
     masked = copy.deepcopy(model)
     example = tree_map_only(Tensor, lambda t: _varied(t, generator), structure.example)
-    whole = _run(model, example)
+    live = _shrink(model, structure, example, generator, record)
 
+    record.stage = "compare"
+    _masked.silence_(masked, structure, live)
+    model.to(dtype), masked.to(dtype)
+    precise = tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, example)
+    with _masked.LiveNorms(masked, structure, live):
+        expected = _run(masked, precise)
+    del masked
+    values["difference"] = difference(expected, _run(model, precise))
+    if not values["difference"] <= EXACT[dtype]:
+        raise AssertionError(f"masked and smaller model differ by {values['difference']:.1e}")
+    record.stage = "backward"
+    _backward(model, precise)
+    record.stage = "cost"
+    _check_cost(model, structure, live, precise, values)
+    record.stage = "done"
+
+
+def _shrink(
+    model: nn.Module,
+    structure: Structure,
+    example: Any,
+    generator: torch.Generator,
+    record: Record,
+) -> Live:
+    """Remove units and layers from a model, prove the result and run it."""
+    values = record.values
+    record.stage = "run"
+    whole = _run(model, example)
     record.stage = "remove"
     decision = choose(structure, generator)
     values["removed_units"] = sum(len(gone) for gone in decision.units.values())
     values["removed_layers"] = len(decision.layers)
-    start = time.perf_counter()
+    start = time.process_time()
     live, _ = cut_(model, structure, structure.everything(), decision, proof=False)
-    values["remove_seconds"] = time.perf_counter() - start
+    values["remove_seconds"] = time.process_time() - start
     record.stage = "proof"
-    start = time.perf_counter()
+    start = time.process_time()
     prove(model, structure, live)
-    values["proof_seconds"] = time.perf_counter() - start
-
+    values["proof_seconds"] = time.process_time() - start
     record.stage = "run smaller"
     smaller = _run(model, example)
     if [t.shape for t in whole] != [t.shape for t in smaller]:
@@ -100,26 +126,7 @@ def measure(
             f"shapes {[tuple(t.shape) for t in smaller]} instead of "
             f"{[tuple(t.shape) for t in whole]}"
         )
-
-    record.stage = "compare"
-    _masked.silence_(masked, structure, live)
-    model.to(dtype), masked.to(dtype)
-    precise = tree_map_only(
-        Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, example
-    )
-    with _masked.LiveNorms(masked, structure, live):
-        expected = _run(masked, precise)
-    del masked
-    values["difference"] = difference(expected, _run(model, precise))
-    if not values["difference"] <= EXACT[dtype]:
-        raise AssertionError(f"masked and smaller model differ by {values['difference']:.1e}")
-
-    record.stage = "backward"
-    _backward(model, precise)
-
-    record.stage = "cost"
-    _check_cost(model, structure, live, precise, values)
-    record.stage = "done"
+    return live
 
 
 def covered_share(model: nn.Module, structure: Structure) -> float:

@@ -132,7 +132,8 @@ def _note(options: argparse.Namespace, entry: Entry, kind: str, result: dict[str
         stream.write(json.dumps(record | result) + "\n")
     verdict = "ok" if result["ok"] else f"{result['stage']}: {result['reason']}"
     covered = f" {result['covered']:.0%}" if "covered" in result else ""
-    print(f"{kind} {entry.source} {entry.name}{covered} {verdict}"[:240], file=sys.stderr, flush=True)
+    line = f"{kind} {entry.source} {entry.name}{covered} {verdict}"
+    print(line[:240], file=sys.stderr, flush=True)
 
 
 def _child(there: Connection, entry: Entry, kind: str, options: argparse.Namespace) -> None:
@@ -147,7 +148,7 @@ def _child(there: Connection, entry: Entry, kind: str, options: argparse.Namespa
             measure_peer(entry.build, record)
         else:
             measure(entry.build, record, options.memory * GIB / 2, kind == "inexact")
-    except Exception as error:  # whatever a model raises is a result
+    except Exception as error:  # noqa: BLE001 - whatever a model raises is a result
         where = traceback.extract_tb(error.__traceback__)[-1]
         result = {
             "ok": False,
