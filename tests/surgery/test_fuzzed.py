@@ -106,3 +106,25 @@ def test_heads_may_go_where_their_depth_gives_the_scale():
         return (heads * heads.size(-1) ** -0.5).flatten(2)
 
     assert verify(OnTokens(12, 12, between), TOKENS).num_units == 2
+
+
+class ScaledAttention(nn.Module):
+    """The only module that the branch owns is given values as wide as the stream by chance."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.attention = nn.MultiheadAttention(6, 1, batch_first=True)
+        self.scale = nn.Parameter(torch.randn(6))
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last(x + self.scale * self.attention(x, x.tanh(), x)[0])
+
+
+def test_a_stand_in_for_the_end_of_a_branch_is_given_the_units_that_it_returns():
+    """Zeros shaped like the values were added to a stream that had lost other units."""
+    structure = trace(ScaledAttention(), TOKENS)
+    stubs = [stub.module for layer in structure.layers for stub in layer.stubs]
+    assert "attention.out_proj" not in stubs
+    assert verify(ScaledAttention(), TOKENS).difference <= 1e-10

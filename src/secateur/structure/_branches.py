@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from secateur.structure._ancestry import own_ancestors
 from secateur.structure._calls import Calls
 from secateur.structure._silence import KEEPS_ZERO, VIEWS
@@ -62,12 +65,13 @@ class Found:
     fixed: tuple[Fixed, ...]
 
 
-def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo]) -> Found:
+def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo], unit: NDArray[np.int64]) -> Found:
     """Find every residual branch of a traced model.
 
     Args:
         tape: The trace.
         tensors: Parameters and buffers by canonical name.
+        unit: Component of every id, turned negative where it is fixed.
 
     Returns:
         Branches that can be removed, and those that cannot.
@@ -81,7 +85,7 @@ def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo]) -> Found:
     for branch in _branches(tape, tensors, readers):
         where = tape.nodes[branch.addition]
         closing = _closing(tape, branch, tensors, branch.end)
-        plan = plan_stubs(tape, branch, calls) if closing else _NO_END
+        plan = plan_stubs(tape, branch, calls, unit) if closing else _NO_END
         if not branch.nodes.isdisjoint(tape.kept_nodes):
             plan = _KEEPS
         if isinstance(plan, str):

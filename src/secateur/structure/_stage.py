@@ -7,6 +7,7 @@ model is touched; whatever the forward leaves behind in the modules is put back 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -29,7 +30,7 @@ from secateur.structure._nested import map_tensors
 from secateur.structure._sizes import Resize, resized_attributes, shapes_of
 from secateur.structure._slots import write_slot
 from secateur.structure._stored import marked, note_uses
-from secateur.structure._tape import Info, ModuleCall, Tape
+from secateur.structure._tape import Given, Info, ModuleCall, Tape
 from secateur.structure._tracer import Tracer
 from secateur.structure.rules import attach_info, info_of
 
@@ -155,12 +156,16 @@ class Stage:
             call.inputs += tuple(info_of(t).node for t in named if isinstance(t, Tensor))
             first = inputs[0] if inputs else next(iter(options.values()), None)
             if isinstance(first, Tensor):
-                call.first = call.inputs[0], tuple(first.shape)
+                labels = info_of(first).labels
+                call.first = Given(call.inputs[0], tuple(first.shape), labels)
             call.returns_tuple = isinstance(output, (tuple, list))
             entries = output if call.returns_tuple else (output,)
             call.returns_values = not all(isinstance(e, Tensor | None) for e in entries)
             call.outputs = tuple(
                 info_of(t).node if isinstance(t, Tensor) else None for t in entries
+            )
+            call.output_labels = tuple(
+                info_of(t).labels if isinstance(t, Tensor) else () for t in entries
             )
 
         hooks = [
@@ -168,7 +173,7 @@ class Stage:
             register_module_forward_hook(leave, with_kwargs=True),
         ]
         try:
-            with torch.no_grad(), _Functions(tape), tracer:
+            with torch.no_grad(), _Functions(tape, tracer.stack), tracer:
                 output = self.model(*args, **kwargs)
         finally:
             for hook in hooks:
@@ -214,9 +219,11 @@ def _home(module: nn.Module) -> str:
 class _Functions(TorchFunctionMode):
     """Keeps the name of the PyTorch function that the model's own code is calling."""
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: Tape, stack: list[int]) -> None:
         super().__init__()
         self._tape = tape
+        self._stack = stack
+        self._counts: Counter[tuple[str, str]] = Counter()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -224,6 +231,9 @@ class _Functions(TorchFunctionMode):
         """Note the call and carry it out."""
         name, options = getattr(func, "__name__", ""), kwargs or {}
         self._tape.function = (name, args)
+        place = self._tape.calls[self._stack[-1]].path if self._stack else "", name
+        self._tape.ordinal = self._counts[place]
+        self._counts[place] += 1
         if func in _WHOLE:
             # Below autograd, PyTorch hands composite operations on before it takes them apart.
             with torch._C._AutoDispatchBelowAutograd():

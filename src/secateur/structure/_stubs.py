@@ -10,10 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from secateur.structure._calls import Calls
+from secateur.structure._label import Label
 from secateur.structure._silence import CONTRACTIONS, KEEPS_ZERO, SHAPELESS
 from secateur.structure._structure import Stub
-from secateur.structure._tape import ModuleCall, Node, Tape
+from secateur.structure._tape import Given, ModuleCall, Node, Tape
 
 if TYPE_CHECKING:
     from secateur.structure._branches import Branch
@@ -37,13 +41,14 @@ class Plan:
     tensors: frozenset[str]
 
 
-def plan_stubs(tape: Tape, branch: Branch, calls: Calls) -> Plan | str:
+def plan_stubs(tape: Tape, branch: Branch, calls: Calls, unit: NDArray[np.int64]) -> Plan | str:
     """Decide how a branch can leave the forward.
 
     Args:
         tape: The trace.
         branch: The branch.
         calls: Its module calls.
+        unit: Component of every id, turned negative where it is fixed.
 
     Returns:
         A plan, or why there is none (to follow "the branch stays because").
@@ -52,7 +57,7 @@ def plan_stubs(tape: Tape, branch: Branch, calls: Calls) -> Plan | str:
     if not calls.runs_once(tape.calls[index]):
         return "its block runs several times in one forward"
     plan = _block_becomes_shortcut(tape, branch, calls)
-    return plan or _modules_go_quiet(tape, branch, calls)
+    return plan or _modules_go_quiet(tape, branch, calls, unit)
 
 
 def _block_becomes_shortcut(tape: Tape, branch: Branch, calls: Calls) -> Plan | None:
@@ -92,7 +97,9 @@ def _block_becomes_shortcut(tape: Tape, branch: Branch, calls: Calls) -> Plan | 
     return Plan(call.path, (stub,), gone)
 
 
-def _modules_go_quiet(tape: Tape, branch: Branch, calls: Calls) -> Plan | str:
+def _modules_go_quiet(
+    tape: Tape, branch: Branch, calls: Calls, unit: NDArray[np.int64]
+) -> Plan | str:
     """Replace the modules of a branch; what else it runs goes on running, on other data."""
     learned = [c for c in calls.within(branch.nodes) if calls.tensors_below([c.path])]
     if not learned:
@@ -106,7 +113,7 @@ def _modules_go_quiet(tape: Tape, branch: Branch, calls: Calls) -> Plan | str:
     outputs = [_output_of(c) for c in learned]
     problem = (
         next((o for o in outputs if isinstance(o, str)), None)
-        or _Rest(tape, branch, learned).problem()
+        or _Rest(tape, branch, learned, unit).problem()
     )
     if problem:
         return problem
@@ -141,15 +148,19 @@ class _Rest:
         tape: The trace.
         branch: The branch.
         learned: Calls that are replaced, in order; the last one returns zeros.
+        unit: Component of every id, turned negative where it is fixed.
     """
 
-    def __init__(self, tape: Tape, branch: Branch, learned: list[ModuleCall]) -> None:
+    def __init__(
+        self, tape: Tape, branch: Branch, learned: list[ModuleCall], unit: NDArray[np.int64]
+    ) -> None:
         self._tape = tape
+        self._unit = unit
         self._end = branch.end
         self._learned = learned
         replaced = {n for c in learned for n in range(c.start, c.stop)}
         self._nodes = sorted(branch.nodes - replaced)
-        self._changed: dict[int, tuple[int, ...] | None] = {}
+        self._changed: dict[int, Given] = {}
         self._zero: set[int] = set()
 
     def problem(self) -> str | None:
@@ -171,20 +182,32 @@ class _Rest:
     def _replace(self, call: ModuleCall, *, is_last: bool) -> bool:
         """Let a stand-in return its first argument, or zeros of that shape."""
         assert call.first is not None
-        node, shape = call.first
-        new = self._changed.get(node, shape) if node is not None else shape
+        new = call.first
+        if new.node is not None:
+            new = self._changed.get(new.node, new)
         made = range(call.start, call.stop)
         has_width = any(self._tape.nodes[n].operation in CONTRACTIONS for n in made)
-        for out in call.outputs:
+        for out, labels in zip(call.outputs, call.output_labels, strict=True):
             if out is None:
                 continue
+            alike = new.shape == self._tape.nodes[out].shape
             if is_last:
-                if new != self._tape.nodes[out].shape:
+                if not alike or not self._same_units(new.labels, labels):
                     return False
                 self._zero.add(out)
-            elif has_width or new != self._tape.nodes[out].shape:
+            elif has_width or not alike:
                 self._changed[out] = new
         return True
+
+    def _same_units(self, given: tuple[Label, ...], made: tuple[Label, ...]) -> bool:
+        """Tell whether the same units run along the axes: what is as large may shrink otherwise."""
+        a, b = ({x.axes: self._unit[x.ids] for x in labels} for labels in (given, made))
+        return all(
+            np.array_equal(a[axes], b[axes])
+            if axes in a and axes in b
+            else bool(((a if axes in a else b)[axes] < 0).all())
+            for axes in a.keys() | b.keys()
+        )
 
     def _runs(self, node: Node) -> bool:
         """Tell whether an operation that stays can work on what it is given now."""

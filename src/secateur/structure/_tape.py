@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,20 @@ class Info:
     value: Tensor | None = None
 
 
+class Given(NamedTuple):
+    """A tensor that a module was given.
+
+    Attributes:
+        node: Node that made it, if any did.
+        shape: Its shape.
+        labels: Its labels.
+    """
+
+    node: int | None
+    shape: tuple[int, ...]
+    labels: tuple[Label, ...]
+
+
 @dataclass(slots=True)
 class ModuleCall:
     """One call of a module during the trace.
@@ -94,8 +109,9 @@ class ModuleCall:
         stop: One past its last node.
         inputs: Nodes that made its tensor arguments, in order.
         num_arguments: Number of its arguments that are not None.
-        first: Node and shape of its first argument where that is a tensor.
+        first: Its first argument where that is a tensor.
         outputs: Node of each entry of its output; None where an entry is not a tensor.
+        output_labels: Labels of each entry of its output.
         returns_tuple: Whether it returned a tuple (or list) rather than a tensor.
         returns_values: Whether something else than tensors and None was in that tuple.
     """
@@ -108,8 +124,9 @@ class ModuleCall:
     stop: int = -1
     inputs: tuple[int | None, ...] = ()
     num_arguments: int = 0
-    first: tuple[int | None, tuple[int, ...]] | None = None
+    first: Given | None = None
     outputs: tuple[int | None, ...] = ()
+    output_labels: tuple[tuple[Label, ...], ...] = ()
     returns_tuple: bool = False
     returns_values: bool = False
 
@@ -147,6 +164,25 @@ class Use:
     line: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistic:
+    """A mean or variance over units that the model's own code works out.
+
+    Attributes:
+        module: Path of the module that asks for it.
+        function: Name of the PyTorch function.
+        ordinal: How often the module called that function before.
+        axis: Axis the units are on.
+        ids: Ids along the axis.
+    """
+
+    module: str
+    function: str
+    ordinal: int
+    axis: int
+    ids: Ids
+
+
 Made = tuple[tuple[str, str], int]
 
 
@@ -169,6 +205,8 @@ class Tape:
         num_made: How often each of these numbers was used in this run.
         is_retrace: Whether the ids are those of an earlier trace, so that no new ones are made.
         function: Name and arguments of the PyTorch function the model is calling.
+        ordinal: How often the running module called that function before.
+        statistics: Means and variances over units.
         groupings: How the groups of each convolution were read, by the name of its weight.
         edges: Ids that can only leave together, and the node that says so.
         freezes: Ids that cannot leave, and why.
@@ -193,6 +231,8 @@ class Tape:
     num_made: Counter[tuple[str, str]] = field(default_factory=Counter)
     is_retrace: bool = False
     function: tuple[str, tuple[object, ...]] = ("", ())
+    ordinal: int = 0
+    statistics: list[Statistic] = field(default_factory=list)
     groupings: dict[str, Grouping] = field(default_factory=dict)
     edges: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
     freezes: list[tuple[Ids, Reason]] = field(default_factory=list)
@@ -290,6 +330,14 @@ class Tape:
     def mark_inexact(self, label: Label, message: str) -> None:
         """Note that an operation computes a statistic over a label's positions."""
         self.inexact.append((label.ids.ravel(), self.reason(message)))
+
+    def note_statistic(self, label: Label) -> None:
+        """Remember where the model's own code takes a statistic over units."""
+        node = self.nodes[-1]
+        (axis,) = label.axes
+        self.statistics.append(
+            Statistic(node.module, self.function[0], self.ordinal, axis, label.ids.ravel())
+        )
 
     def charge(self, coefficient: float, factors: Iterable[Ids]) -> None:
         """Book MACs on the running node."""

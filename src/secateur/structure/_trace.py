@@ -85,7 +85,9 @@ def _traced(
     trial = _Trial(model, example, run, allow_inexact)
     trial.settle()
     tape, tensors = run.tape, run.inventory.infos
-    found = find_layers(tape, tensors)
+    solution = trial.solution
+    unit = np.where(solution.free[solution.component], solution.component, ~solution.component)
+    found = find_layers(tape, tensors, unit)
     return Structure(
         families=trial.families,
         layers=found.layers,
@@ -200,6 +202,7 @@ class _Trial:
             places=self._recorded.places,
             groupings=self._recorded.tape.groupings,
             modes=self._recorded.modes,
+            statistics=tuple(self._recorded.tape.statistics),
         )
 
     def stored(self) -> tuple[StoredSize, ...]:
