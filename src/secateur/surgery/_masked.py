@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from secateur.structure import Live, Structure, named_tensors
+from secateur.surgery._live_statistics import LiveStatistics
 
 
 def silence_(model: nn.Module, structure: Structure, live: Live) -> None:
@@ -38,7 +39,7 @@ def silence_(model: nn.Module, structure: Structure, live: Live) -> None:
 
 
 class LiveNorms(TorchFunctionMode):
-    """Lets norms compute their statistics over live channels only.
+    """Lets norms compute their statistics over live channels only, and means over live units.
 
     That is the reference for families under a norm: silencing a unit leaves its value in the
     norm's statistics, removing it does not. A norm is recognised by its weight.
@@ -52,6 +53,7 @@ class LiveNorms(TorchFunctionMode):
     def __init__(self, model: nn.Module, structure: Structure, live: Live) -> None:
         super().__init__()
         tensors = named_tensors(model)
+        self._statistics = LiveStatistics(model, structure, live)
         self._live: dict[int, Tensor] = {}
         for family, live_U in zip(structure.families, live.units, strict=True):
             if family.inexact is None:
@@ -77,7 +79,19 @@ class LiveNorms(TorchFunctionMode):
             live_C = self._live.get(id(values.get("weight")))
             if live_C is not None:
                 return norm(live_C, **values)
-        return func(*args, **given)
+        taken = self._statistics.taken(func, args, given)
+        return func(*args, **given) if taken is None else taken
+
+    def __enter__(self) -> LiveNorms:
+        """Start; see `torch.overrides.TorchFunctionMode`."""
+        self._statistics.open()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Stop; see `torch.overrides.TorchFunctionMode`."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._statistics.close()
 
 
 def _layer_norm(

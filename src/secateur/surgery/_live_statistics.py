@@ -1,0 +1,158 @@
+"""Statistics that a forward works out itself, taken over live units only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+
+from secateur.structure import Live, Structure, named_modules
+
+
+class LiveStatistics:
+    """Finds the means and variances over units among a model's calls, and takes them anew.
+
+    They are found by the name of the function, the module that calls it, and how often it has
+    called it before: the masked model runs the code that was traced.
+
+    Args:
+        model: The whole model, masked.
+        structure: What it is made of.
+        live: What is left.
+    """
+
+    def __init__(self, model: nn.Module, structure: Structure, live: Live) -> None:
+        evidence = structure.evidence
+        self._paths: dict[int, str] = {}
+        for path, module in named_modules(model).items():
+            self._paths.setdefault(id(module), path)
+        self._masks: dict[tuple[str, str, int], tuple[int, Tensor]] = {}
+        if evidence is not None and evidence.statistics:
+            gone = torch.zeros(len(evidence.component), dtype=torch.bool)
+            component = torch.from_numpy(evidence.component)
+            for family, live_U in zip(structure.families, live.units, strict=True):
+                for member in family.members:
+                    ids = torch.from_numpy(evidence.ranges[member.tensor, member.axis])
+                    gone[component[ids[member.index[~live_U].flatten()]]] = True
+            for entry in evidence.statistics:
+                mask = ~gone[component[torch.from_numpy(entry.ids.copy())]]
+                self._masks[entry.module, entry.function, entry.ordinal] = entry.axis, mask
+        self._stack: list[str] = []
+        self._counts: dict[tuple[str, str], int] = {}
+        self._hooks: list[Any] = []
+
+    def open(self) -> None:
+        """Follow which module is running."""
+        if self._masks:
+
+            def enter(module: nn.Module, inputs: Any) -> None:
+                self._stack.append(self._paths.get(id(module), "?"))
+
+            def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+                self._stack.pop()
+
+            self._hooks = [
+                register_module_forward_pre_hook(enter),
+                register_module_forward_hook(leave),
+            ]
+
+    def close(self) -> None:
+        """Stop following."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def taken(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Take a statistic over what is live.
+
+        Args:
+            func: Function that the model calls.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            The result, or None where this call is no statistic over units that are gone.
+        """
+        name = getattr(func, "__name__", "")
+        if name not in _STATISTICS or not self._masks:
+            return None
+        place = self._stack[-1] if self._stack else "", name
+        ordinal = self._counts.get(place, 0)
+        self._counts[place] = ordinal + 1
+        axis, mask = self._masks.get((*place, ordinal), (0, None))
+        if mask is None or bool(mask.all()):
+            return None
+        return _STATISTICS[name](mask, axis, *args, **kwargs)
+
+
+def _weights(mask: Tensor, axis: int, x: Tensor) -> Tensor:
+    shape = [1] * x.dim()
+    shape[axis] = -1
+    return mask.to(x.device, x.dtype).view(shape)
+
+
+def _mean(
+    mask: Tensor,
+    axis: int,
+    input: Tensor,
+    dim: Any = None,
+    keepdim: bool = False,
+    **kwargs: Any,
+) -> Tensor:
+    weights = _weights(mask, axis, input)
+    dims = list(range(input.dim())) if dim is None else dim
+    count = weights.expand_as(input).sum(dims, keepdim=keepdim)
+    # A gone unit may hold anything, infinities too.
+    return input.where(weights > 0, 0.0).sum(dims, keepdim=keepdim) / count
+
+
+def _var(
+    mask: Tensor,
+    axis: int,
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    weights = _weights(mask, axis, input)
+    dims = list(range(input.dim())) if dim is None else dim
+    less = float(unbiased) if correction is None else correction
+    centred = (input - _mean(mask, axis, input, dims, keepdim=True)).where(weights > 0, 0.0)
+    count = weights.expand_as(input).sum(dims, keepdim=keepdim)
+    return centred.square().sum(dims, keepdim=keepdim) / (count - less)
+
+
+def _std(*args: Any, **kwargs: Any) -> Tensor:
+    return _var(*args, **kwargs).sqrt()
+
+
+def _var_mean(
+    mask: Tensor, axis: int, input: Tensor, dim: Any = None, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    keepdim = kwargs.get("keepdim", args[1] if len(args) > 1 else False)
+    variance = _var(mask, axis, input, dim, *args, **kwargs)
+    return variance, _mean(mask, axis, input, dim, keepdim)
+
+
+def _std_mean(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    variance, mean = _var_mean(*args, **kwargs)
+    return variance.sqrt(), mean
+
+
+_STATISTICS: Mapping[str, Callable[..., Any]] = {
+    "mean": _mean,
+    "var": _var,
+    "std": _std,
+    "var_mean": _var_mean,
+    "std_mean": _std_mean,
+}
