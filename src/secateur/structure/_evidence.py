@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.structure._label import Ids, Label
-from secateur.structure._tape import Grouping, Made, Node
+from secateur.structure._tape import Grouping, Made, Node, Statistic
 
 Places = Mapping[str, tuple[tuple[str, tuple[Label, ...]], ...]]
 Positions = Mapping[str, frozenset[int]]
@@ -32,6 +32,7 @@ class Evidence:
         groupings: How the groups of each convolution were read, by the name of its weight.
         modes: Modes that were traced: False for evaluation, True for training.
         vanished: For each mode and layer: what has no place to compare once the layer is gone.
+        statistics: Means and variances over units that the model's own code works out.
     """
 
     ranges: Mapping[tuple[str, int], Ids]
@@ -44,6 +45,7 @@ class Evidence:
     groupings: Mapping[str, Grouping]
     modes: tuple[bool, ...]
     vanished: tuple[tuple[Positions, ...], ...] = ()
+    statistics: tuple[Statistic, ...] = ()
 
 
 def scalars_of(nodes: Iterable[Node]) -> Scalars:
