@@ -128,3 +128,25 @@ def test_a_stand_in_for_the_end_of_a_branch_is_given_the_units_that_it_returns()
     stubs = [stub.module for layer in structure.layers for stub in layer.stubs]
     assert "attention.out_proj" not in stubs
     assert verify(ScaledAttention(), TOKENS).difference <= 1e-10
+
+
+class LearnedContext(nn.Module):
+    """Two heads look at learned tokens, which run along an axis of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.context = nn.Parameter(torch.randn(1, 5, 6))
+        self.query, self.key, self.value = (nn.Linear(6, 8) for _ in range(3))
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x):
+        context = self.context.expand(x.shape[0], -1, -1)
+        q, k, v = (
+            layer(y).unflatten(-1, (-1, 4)).transpose(1, 2)
+            for layer, y in ((self.query, x), (self.key, context), (self.value, context))
+        )
+        return self.out(((q @ k.transpose(-2, -1)).sigmoid() @ v).transpose(1, 2).flatten(2))
+
+
+def test_the_last_head_is_compared_on_the_axes_that_are_left():
+    assert verify(LearnedContext(), TOKENS).num_units == 1

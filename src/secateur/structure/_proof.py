@@ -10,6 +10,7 @@ that changes values must have been there before.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,11 +221,39 @@ def _wrong_place(
         pairs_of_nodes = enumerate(zip(nodes, before, strict=True))
         gone = vanished.get(module, frozenset())
         for node, (_, labels) in (pair for number, pair in pairs_of_nodes if number not in gone):
-            comparable = len(labels) == len(node.labels)
-            pairs = zip(labels, node.labels, strict=True) if comparable else ()
+            pairs = _counterparts(labels, node.labels, variant)
             if any(_differs(a, b, variant) for a, b in pairs):
                 return _at(node, "meets units in another order than in the larger model")
     return None
+
+
+def _counterparts(
+    before: Sequence[Label], after: Sequence[Label], variant: Variant
+) -> list[tuple[Label, Label]]:
+    """Pair the labels that an operation met with those it meets now.
+
+    Where one head is left, the label of its axis is gone, and one of its depth may have come.
+
+    Args:
+        before: Labels in the original.
+        after: Labels at the new size.
+        variant: What the model is held against.
+
+    Returns:
+        Labels that stand for the same; empty where they cannot be told.
+    """
+    family = variant.evidence.family[variant.evidence.component]
+    is_same = [a.axes for a in before] == [b.axes for b in after]
+    if is_same or not any(variant.lone[family[label.ids]].any() for label in before):
+        return list(zip(before, after, strict=True)) if len(before) == len(after) else []
+    pairs, place = [], 0
+    for label in before:
+        found = (i for i in range(place, len(after)) if after[i].axes == label.axes)
+        match = next(found, None)
+        if match is not None:
+            pairs.append((label, after[match]))
+            place = match + 1
+    return pairs
 
 
 def _differs(before: Label, after: Label, variant: Variant) -> bool:
