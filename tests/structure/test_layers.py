@@ -396,3 +396,41 @@ def test_a_linear_layer_over_transposed_tokens_closes_a_branch():
 
     (layer,) = _layers(nn.Sequential(Block(), nn.Linear(4, 2)), 2, 6, 4)
     assert set(layer.closing) == {"0.mlp.last.weight", "0.mlp.last.bias"}
+
+
+class _Peeking(nn.Module):
+    """Looks at what its branch computes midway, at a width that equals the stream's by accident."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer, self.other = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        hidden = self.inner(x).relu()
+        return torch.tanh(x + self.outer(hidden)) + self.other(hidden)
+
+
+def test_zeros_of_another_width_do_not_stand_in_though_the_numbers_agree():
+    model, x = nn.Sequential(nn.Linear(3, 4), _Peeking(), nn.Linear(4, 2)), torch.randn(2, 3)
+    structure = trace(model, x)
+    assert not any("1.outer" in layer.name for layer in structure.layers)
+    assert any("different places of the stream" in f.reason.message for f in structure.fixed)
+    verify(model, x)
+
+
+class _Weighing(nn.Module):
+    """Asks its attention for weights that nobody looks at."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x):
+        return torch.tanh(x + self.attention(x, x, x, need_weights=True)[0])
+
+
+def test_a_result_that_nobody_looks_at_keeps_no_branch():
+    model, x = nn.Sequential(nn.Linear(3, 4), _Weighing(), nn.Linear(4, 2)), torch.randn(2, 5, 3)
+    (layer,) = trace(model, x).layers
+    assert layer.stubs == (Stub(module="1.attention", kind="zero", output=(0, 2)),)
+    verify(model, x)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.structure._ancestry import own_ancestors
-from secateur.structure._calls import Calls
+from secateur.structure._calls import Calls, needed_nodes
 from secateur.structure._silence import KEEPS_ZERO, VIEWS
 from secateur.structure._structure import Fixed, Layer, Reason, TensorInfo
 from secateur.structure._stubs import plan_stubs
@@ -173,9 +173,11 @@ def _overwritten(tape: Tape) -> set[int]:
 
 
 def _users(tape: Tape) -> dict[int, set[int]]:
+    """Say who reads each node, leaving out what no result needs."""
     users: dict[int, set[int]] = {}
+    needed = needed_nodes(tape)
     for node in tape.nodes:
-        for i in node.inputs:
+        for i in node.inputs if node.index in needed else ():
             users.setdefault(i, set()).add(node.index)
     return users
 

@@ -26,7 +26,11 @@ class Calls:
         self._children: dict[int, list[ModuleCall]] = {}
         for call in tape.calls:
             self._children.setdefault(call.parent, []).append(call)
-        self._works = [bool(node.inputs or node.tensors) for node in tape.nodes]
+        self._used = {i for node in tape.nodes for i in node.inputs}
+        needed = needed_nodes(tape)
+        self._works = [
+            node.index in needed and bool(node.inputs or node.tensors) for node in tape.nodes
+        ]
         self._num_before = [0, *accumulate(self._works)]
         self._below: dict[str, list[str]] = {}
         for name, info in tensors.items():
@@ -45,7 +49,7 @@ class Calls:
         return self._counts[call.path] == 1
 
     def working(self, call: ModuleCall) -> set[int]:
-        """Nodes of a call that read something; scratch tensors of kernels do not count."""
+        """Nodes of a call that the model's results need and that read something."""
         return {n for n in range(call.start, call.stop) if self._works[n]}
 
     def within(self, nodes: Iterable[int]) -> list[ModuleCall]:
@@ -71,6 +75,10 @@ class Calls:
         inside = bisect_left(nodes, call.stop) - bisect_left(nodes, call.start)
         return inside == self._num_before[call.stop] - self._num_before[call.start]
 
+    def is_read(self, node: int) -> bool:
+        """Tell whether anything looks at a result."""
+        return node in self._used or node in self._tape.output_nodes | self._tape.kept_nodes
+
     def tensors_below(self, modules: Iterable[str], outside: Iterable[str] = ()) -> frozenset[str]:
         """Name the tensors all of whose names lie below some modules and not below others.
 
@@ -93,3 +101,21 @@ class Calls:
                 for a in self._tensors[name].aliases
             )
         )
+
+
+def needed_nodes(tape: Tape) -> set[int]:
+    """Find the nodes that results depend on; what is written in place always counts.
+
+    Args:
+        tape: The trace.
+
+    Returns:
+        Indices of nodes, and numbers of model inputs.
+    """
+    needed = tape.output_nodes | tape.kept_nodes
+    for node in reversed(tape.nodes):
+        if node.operation.endswith("_"):
+            needed.add(node.index)
+        if node.index in needed:
+            needed.update(node.inputs)
+    return needed

@@ -29,9 +29,3 @@ VIEWS = {
     "aten.view",
 }  # fmt: skip
 """Operations whose result shares memory with their operand."""
-
-CONTRACTIONS = {
-    "aten.addmm", "aten.baddbmm", "aten.bmm", "aten.convolution", "aten.linear", "aten.mm",
-    "aten._grouped_mm",
-}  # fmt: skip
-"""Operations whose result has a width of its own."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from secateur.structure._calls import Calls
 from secateur.structure._label import Label
-from secateur.structure._silence import CONTRACTIONS, KEEPS_ZERO, SHAPELESS
+from secateur.structure._silence import KEEPS_ZERO, SHAPELESS
 from secateur.structure._structure import Stub
 from secateur.structure._tape import Given, ModuleCall, Node, Tape
 
@@ -110,10 +110,10 @@ def _modules_go_quiet(
         return "one of its modules is not given a tensor first"
     if tape.nodes[branch.end].shape != tape.nodes[branch.addition].shape:
         return "its result is broadcast when it is added"
-    outputs = [_output_of(c) for c in learned]
+    outputs = [_output_of(c, calls) for c in learned]
     problem = (
         next((o for o in outputs if isinstance(o, str)), None)
-        or _Rest(tape, branch, learned, unit).problem()
+        or _Rest(tape, branch, learned, calls, unit).problem()
     )
     if problem:
         return problem
@@ -129,11 +129,11 @@ def _modules_go_quiet(
     return Plan(closing.path, tuple(stubs), calls.tensors_below([c.path for c in learned]))
 
 
-def _output_of(call: ModuleCall) -> tuple[int, int] | str | None:
+def _output_of(call: ModuleCall, calls: Calls) -> tuple[int, int] | str | None:
     """Say where a module's one tensor stands in what it returns; None where it returns that."""
     if not call.returns_tuple:
-        return None
-    places = [i for i, node in enumerate(call.outputs) if node is not None]
+        return None if call.outputs[0] is not None else "one of its modules returns no tensor"
+    places = [i for i, node in enumerate(call.outputs) if node is not None and calls.is_read(node)]
     if len(places) != 1:
         return "one of its modules returns several tensors"
     if call.returns_values:
@@ -148,13 +148,20 @@ class _Rest:
         tape: The trace.
         branch: The branch.
         learned: Calls that are replaced, in order; the last one returns zeros.
+        calls: All calls.
         unit: Component of every id, turned negative where it is fixed.
     """
 
     def __init__(
-        self, tape: Tape, branch: Branch, learned: list[ModuleCall], unit: NDArray[np.int64]
+        self,
+        tape: Tape,
+        branch: Branch,
+        learned: list[ModuleCall],
+        calls: Calls,
+        unit: NDArray[np.int64],
     ) -> None:
         self._tape = tape
+        self._calls = calls
         self._unit = unit
         self._end = branch.end
         self._learned = learned
@@ -185,23 +192,25 @@ class _Rest:
         new = call.first
         if new.node is not None:
             new = self._changed.get(new.node, new)
-        made = range(call.start, call.stop)
-        has_width = any(self._tape.nodes[n].operation in CONTRACTIONS for n in made)
         for out, labels in zip(call.outputs, call.output_labels, strict=True):
-            if out is None:
+            if out is None or not self._calls.is_read(out):
                 continue
-            alike = new.shape == self._tape.nodes[out].shape
+            alike = new.shape == self._tape.nodes[out].shape and self._same_units(
+                new.labels, labels
+            )
             if is_last:
-                if not alike or not self._same_units(new.labels, labels):
-                    return False
                 self._zero.add(out)
-            elif has_width or not alike:
+                if not alike:
+                    return False
+            elif not alike:
                 self._changed[out] = new
         return True
 
     def _same_units(self, given: tuple[Label, ...], made: tuple[Label, ...]) -> bool:
         """Tell whether the same units run along the axes: what is as large may shrink otherwise."""
-        a, b = ({x.axes: self._unit[x.ids] for x in labels} for labels in (given, made))
+        a, b = (
+            {x.axes: np.maximum(self._unit[x.ids], -1) for x in labels} for labels in (given, made)
+        )
         return all(
             np.array_equal(a[axes], b[axes])
             if axes in a and axes in b
