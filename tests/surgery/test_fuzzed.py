@@ -149,4 +149,5 @@ class LearnedContext(nn.Module):
 
 
 def test_the_last_head_is_compared_on_the_axes_that_are_left():
-    assert verify(LearnedContext(), TOKENS).num_units == 1
+    """Half of the 6 channels of the context go, and one of 2 heads."""
+    assert verify(LearnedContext(), TOKENS).num_units == 3 + 1
