@@ -119,7 +119,7 @@ def fresh_twins(inventory: Inventory, tape: Tape) -> dict[str, Tensor]:
             labels = tape.allot(name, tensor.shape)
             twins[name] = _twin(tensor, tensor.shape, Info(labels=labels, tensor=name))
         else:
-            twins[name] = _twin(tensor, tensor.shape, Info(tensor=name, value=tensor))
+            twins[name] = _twin(tensor, tensor.shape, Info(tensor=name, value=_content(tensor)))
     return twins
 
 
@@ -136,13 +136,18 @@ def smaller_twins(inventory: Inventory, ids: Mapping[tuple[str, int], Ids]) -> d
     twins = {}
     for name, tensor in inventory.tensors.items():
         if (name, 0) not in ids:
-            value = None if tensor.is_floating_point() else tensor
+            value = None if tensor.is_floating_point() else _content(tensor)
             twins[name] = _twin(tensor, tensor.shape, Info(tensor=name, value=value))
             continue
         own = [ids[name, axis] for axis in range(tensor.ndim)]
         labels = tuple(axis_label(i, axis, tensor.ndim) for axis, i in enumerate(own))
         twins[name] = _twin(tensor, [len(i) for i in own], Info(labels=labels, tensor=name))
     return twins
+
+
+def _content(tensor: Tensor) -> Tensor | None:
+    """Copy what a tensor holds, since a traced forward may overwrite it."""
+    return None if tensor.device.type == "meta" else tensor.detach().to("cpu", copy=True)
 
 
 def _twin(tensor: Tensor, shape: Sequence[int], info: Info) -> Tensor:

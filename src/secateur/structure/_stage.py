@@ -173,7 +173,7 @@ class Stage:
             register_module_forward_hook(leave, with_kwargs=True),
         ]
         try:
-            with torch.no_grad(), _Functions(tape, tracer.stack), tracer:
+            with torch.no_grad(), _Functions(tape, tracer), tracer:
                 output = self.model(*args, **kwargs)
         finally:
             for hook in hooks:
@@ -219,10 +219,10 @@ def _home(module: nn.Module) -> str:
 class _Functions(TorchFunctionMode):
     """Keeps the name of the PyTorch function that the model's own code is calling."""
 
-    def __init__(self, tape: Tape, stack: list[int]) -> None:
+    def __init__(self, tape: Tape, tracer: Tracer) -> None:
         super().__init__()
         self._tape = tape
-        self._stack = stack
+        self._tracer = tracer
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def __torch_function__(
@@ -231,9 +231,12 @@ class _Functions(TorchFunctionMode):
         """Note the call and carry it out."""
         name, options = getattr(func, "__name__", ""), kwargs or {}
         self._tape.function = (name, args)
-        place = self._tape.calls[self._stack[-1]].path if self._stack else "", name
+        stack = self._tracer.stack
+        place = self._tape.calls[stack[-1]].path if stack else "", name
         self._tape.ordinal = self._counts[place]
         self._counts[place] += 1
+        if func in _READS:
+            return self._tracer.read(args[0], func, args[1:], options)
         if func in _WHOLE:
             # Below autograd, PyTorch hands composite operations on before it takes them apart.
             with torch._C._AutoDispatchBelowAutograd():
@@ -261,6 +264,7 @@ def _batch_norm(
 
 _UNCHECKED: dict[Any, Any] = {F.batch_norm: _batch_norm}
 """What runs in place of functions that refuse an example which is large enough for a trace."""
+_READS = frozenset((Tensor.tolist, Tensor.numpy))
 _WHOLE = frozenset(
     getattr(torch, name)
     for name in (
@@ -282,6 +286,6 @@ class _Inputs:
         self._count += 1
         twin = torch.empty_like(tensor, device="meta")
         known = not tensor.is_floating_point() and tensor.device.type != "meta"
-        value = tensor.detach().cpu() if known else None
+        value = tensor.detach().to("cpu", copy=True) if known else None
         attach_info(twin, Info(node=-self._count, value=value))
         return twin

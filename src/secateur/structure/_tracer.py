@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -21,6 +19,14 @@ from torch.utils._pytree import tree_map_only
 from secateur.errors import TraceError
 from secateur.structure._label import Label
 from secateur.structure._tape import Info, Node, Tape
+from secateur.structure._values import (
+    MAX_ELEMENTS,
+    Values,
+    accepted,
+    as_positions,
+    is_mask,
+    results,
+)
 from secateur.structure.rules import RULES, Call, Rule, attach_info, info_of, pointwise
 
 _PACKAGE = Path(__file__).parents[1]
@@ -31,10 +37,6 @@ _OWN_CODE = tuple(
         *(_PACKAGE / floor for floor in ("nn", "structure", "surgery", "training")),
     )
 )
-_MAX_VALUE_ELEMENTS = 2_000_000
-_ALMOST_ONE = 1 - 2**-24
-"""What a coin shows that decides whether a layer runs: that it does."""
-_RANDOM = ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial")
 _LAYOUT_NUMBERS = {
     "view", "_unsafe_view", "expand", "slice", "split", "split_with_sizes", "select",
     "native_layer_norm", "native_group_norm", "_fused_rms_norm", "repeat", "as_strided",
@@ -95,6 +97,7 @@ class Tracer(TorchDispatchMode):
         self.tape = tape
         self._outermost = outermost
         self.stack: list[int] = []
+        self.values = Values()
         self._operations: dict[Any, _Operation] = {}
 
     def __torch_dispatch__(
@@ -112,24 +115,31 @@ class Tracer(TorchDispatchMode):
         if kwargs.get("device") is not None or not tensors:
             kwargs["device"] = torch.device("meta")
         infos = [info_of(t) for t in tensors]
+        self.values.refresh(infos)
         node = self._node(operation, args, tensors, infos)
         if self.tape.allowance is not None:
             self.tape.allowance.check(node.index + 1, lambda: node.reason("it is here"))
-        value = _known_value(operation, args, kwargs, tensors, infos)
+        value = self.values.compute(func, args, kwargs, tensors, infos)
         if operation.returns_number:
             return self._scalar(value)
         if not tensors:
-            kwargs = _accepted(func, kwargs)
+            kwargs = accepted(func, kwargs)
         out = self._out(operation, args, kwargs, value)
         twins = [t for t, i in zip(tensors, infos, strict=True) if i.tensor and i.node is None]
+        self._sign_all(out, node, value, twins)
+        return out
+
+    def _sign_all(self, out: Any, node: Node, value: Any, twins: list[Tensor]) -> None:
+        """Note on every result which operation made it, and what it holds where that is known."""
         values = value if isinstance(value, (list, tuple)) else itertools.repeat(value)
-        for result, known in zip(_results(out), values, strict=False):
+        for result, known in zip(results(out), values, strict=False):
             if all(result is not stored for stored in twins):
                 self._sign(result, node, known)
-        first = next(_results(out), None)
+            elif isinstance(known, Tensor):
+                info_of(result).value = known
+        first = next(results(out), None)
         if first is not None:
             node.shape = tuple(first.shape)
-        return out
 
     def _node(
         self, operation: _Operation, args: Any, tensors: list[Tensor], infos: list[Info]
@@ -154,15 +164,19 @@ class Tracer(TorchDispatchMode):
         return node
 
     def _out(self, operation: _Operation, args: Any, kwargs: Any, value: Any) -> Any:
+        if operation.name.startswith("aten.index") and isinstance(args[1], (list, tuple)):
+            args = (args[0], as_positions(args[1]), *args[2:])
         if operation.is_dynamic and not _fixed_shape(operation, args):
-            if isinstance(value, Tensor):
+            if value is not None:
                 labels = [label for t in _tensors_in(args, kwargs) for label in info_of(t).labels]
                 self.tape.freeze(labels, "decides on the shape of a result")
-                return torch.empty_like(value, device="meta")
+                return tree_map_only(Tensor, _shaped_like, value)
             reason = self.tape.reason("the shape of a result depends on the data")
             raise TraceError(
                 f"The forward cannot be traced: {reason}. Expected a forward whose shapes follow "
-                "from the shapes of its inputs. Move the selection out of the model."
+                "from the shapes of its inputs, and from masks and numbers that it is given as "
+                "such. Multiply by the mask instead of selecting, make the mask an argument of the "
+                "model, or trace the part of the model before the selection."
             )
         return operation.rule(Call(self.tape, operation.func, args, kwargs))
 
@@ -171,9 +185,15 @@ class Tracer(TorchDispatchMode):
             reason = self.tape.reason("a Python number is read from computed data")
             raise TraceError(
                 f"The forward cannot be traced: {reason}. Expected control flow that does not "
-                "depend on the data. Trace the part of the model without it."
+                "depend on the data: another branch could use other units. Decide before the call "
+                "and pass the answer to the model as an argument, write the choice as torch.where, "
+                "or trace the part of the model without it."
             )
         return value
+
+    def read(self, tensor: Tensor, func: Any, args: Any, kwargs: Any) -> Any:
+        """Hand the content of a tensor to Python, as `torch.Tensor.tolist` does."""
+        return func(self._scalar(self.values.known(tensor)), *args, **kwargs)
 
     def _sign(self, result: Tensor, node: Node, value: Any) -> None:
         info = info_of(result)
@@ -184,9 +204,15 @@ class Tracer(TorchDispatchMode):
 
 def _fixed_shape(operation: _Operation, args: Any) -> bool:
     """Tell whether an indexing operation uses positions rather than masks."""
+    if operation.name == "aten.masked_select":
+        return info_of(args[1]).value is not None
     if not operation.name.startswith("aten.index"):
         return False
-    return not any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    return not any(i is not None and is_mask(i) for i in args[1])
+
+
+def _shaped_like(value: Tensor) -> Tensor:
+    return torch.empty_like(value, device="meta")
 
 
 def _find_rule(func: Any) -> Rule:
@@ -205,7 +231,7 @@ def _unknown(call: Call) -> Any:
         name = call.func._schema.name.replace("::", ".")
         call.tape.freeze(labels, f"meets {name}, for which there is no rule")
     out = call.run()
-    for result in _results(out):
+    for result in results(out):
         call.put(result, ())
     return out
 
@@ -215,14 +241,6 @@ def _by_axes(labels: tuple[Label, ...]) -> Sequence[Label]:
     if len(labels) < 2:
         return labels
     return sorted(labels, key=lambda label: sorted(label.axes))
-
-
-def _results(out: Any) -> Iterator[Tensor]:
-    if isinstance(out, Tensor):
-        yield out
-    elif isinstance(out, (tuple, list)):
-        for item in out:
-            yield from _results(item)
 
 
 def _tensors_in(args: Any, kwargs: Any) -> list[Tensor]:
@@ -240,52 +258,9 @@ def _on_meta(tensor: Tensor) -> Tensor:
     if tensor.device.type == "meta":
         return tensor
     twin = torch.empty_like(tensor, device="meta")
-    known = tensor.numel() <= _MAX_VALUE_ELEMENTS
-    attach_info(twin, Info(value=tensor.detach().cpu() if known else None))
+    known = tensor.numel() <= MAX_ELEMENTS
+    attach_info(twin, Info(value=tensor.detach().to("cpu", copy=True) if known else None))
     return twin
-
-
-@functools.cache
-def _argument_names(func: Any) -> frozenset[str]:
-    return frozenset(argument.name for argument in func._schema.arguments)
-
-
-def _accepted(func: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    names = _argument_names(func)
-    return {name: value for name, value in kwargs.items() if name in names}
-
-
-def _known_value(
-    operation: _Operation, args: Any, kwargs: Any, tensors: list[Tensor], infos: list[Info]
-) -> Any:
-    """Compute a result for real where all that goes into it is known and small."""
-    if operation.is_mutable:
-        return None
-    if any(i.value is None for i in infos):
-        return _all_chosen(tensors[0]) if operation.name == "aten.nonzero" else None
-    func, name = operation.func, operation.name.removeprefix("aten.")
-    if name == "rand" and math.prod(args[0]) == 1:
-        return torch.full(args[0], _ALMOST_ONE)
-    if not tensors and (name.startswith(_RANDOM) or name.startswith("empty")):
-        return None
-
-    def real(tensor: Tensor) -> Tensor:
-        value = info_of(tensor).value
-        assert value is not None
-        return value
-
-    arguments, options = tree_map_only(Tensor, real, (args, kwargs))
-    if options.get("device") is not None:
-        options["device"] = torch.device("cpu")
-    options = _accepted(func, options)
-    value = func(*arguments, **options)
-    return value if all(v.numel() <= _MAX_VALUE_ELEMENTS for v in _results(value)) else None
-
-
-def _all_chosen(mask: Tensor) -> Tensor | None:
-    """Say that data choose every position: each expert gets every token, and no fewer."""
-    small = mask.numel() <= _MAX_VALUE_ELEMENTS
-    return torch.ones(mask.shape, dtype=torch.bool).nonzero() if small else None
 
 
 def is_own_code(file: str) -> bool:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from secateur.structure._coupling import Operand, couple
 from secateur.structure._label import Label
-from secateur.structure.rules._registry import Call, info_of, rule
+from secateur.structure._tape import Info
+from secateur.structure.rules._registry import Call, attach_info, empty_like_shape, info_of, rule
 
 
 @rule("embedding")
@@ -74,15 +77,61 @@ def index(call: Call) -> Tensor:
     out: Tensor = call.run()
     indexed = [a for a, i in enumerate(indices) if i is not None]
     labels = _fixed_along(call, call.labels(), indexed)
-    width = _broadcast_ndim([i for i in indices if i is not None])
-    consecutive = indexed == list(range(indexed[0], indexed[-1] + 1))
     if any(indices[a].dtype.is_floating_point or _is_mask(indices[a]) for a in indexed):
         call.tape.freeze(labels, "is picked by a mask whose size depends on the data")
         return out
+    target = _targets(x.ndim, indexed, _broadcast_ndim([i for i in indices if i is not None]))
+    return call.put(out, [y.moved(target, out.ndim) for y in labels])
+
+
+@rule("index_put", "_unsafe_index_put")
+def index_put(call: Call) -> Tensor:
+    """Write to positions that are picked by number or by a mask; other axes keep their units."""
+    x, indices, values = call.args[:3]
+    indexed: list[int] = []
+    width, axis = 1, 0
+    for entry in indices:
+        masked = entry is not None and _is_mask(entry)
+        covered = entry.ndim if masked else 1
+        if entry is not None:
+            indexed += range(axis, axis + covered)
+            width = max(width, 1 if masked else entry.ndim)
+        axis += covered
+    labels = _fixed_along(call, call.labels(), indexed)
+    target = _targets(x.ndim, indexed, width)
+    ndim = max(x.ndim - len(indexed) + width, values.ndim)
+    shape = [1] * ndim
+    for old, new in enumerate(target):
+        if new >= 0:
+            shape[new] = x.shape[old]
+    written = Operand(tuple(y.moved(target, ndim) for y in labels), tuple(shape))
+    coupled = couple(call.tape, [written, *call.operands([values], ndim)])
+    back = [target.index(new) if new in target else -1 for new in range(ndim)]
+    kept = [y.moved(back, x.ndim) for y in coupled if all(back[a] >= 0 for a in y.axes)]
+    call.tape.freeze([y for y in coupled if any(back[a] < 0 for a in y.axes)], "is put in places")
+    if call.func._schema.is_mutable:
+        attach_info(x, Info(labels=tuple(kept), node=info_of(x).node))
+        return x  # type: ignore[no-any-return]
+    return call.put(call.run(), kept)
+
+
+def _targets(ndim: int, indexed: Sequence[int], width: int) -> list[int]:
+    """Say where the axes of an indexed tensor go; -1 for those that are indexed.
+
+    Args:
+        ndim: Number of its axes.
+        indexed: Those that are indexed.
+        width: Number of axes that stand for these in the result: in place of the first one where
+            they are neighbours, else in front.
+
+    Returns:
+        New place of each axis.
+    """
+    consecutive = list(indexed) == list(range(indexed[0], indexed[-1] + 1))
     first = indexed[0] if consecutive else 0
     target = []
     place = 0 if first else width
-    for axis in range(x.ndim):
+    for axis in range(ndim):
         if axis == first and consecutive:
             place = axis + width
         if axis in indexed:
@@ -90,7 +139,18 @@ def index(call: Call) -> Tensor:
             continue
         target.append(place)
         place += 1
-    return call.put(out, [y.moved(target, out.ndim) for y in labels])
+    return target
+
+
+@rule("masked_select")
+def masked_select(call: Call) -> Tensor:
+    """Pick positions by a mask of the same shape, in one row."""
+    x, mask = call.args[:2]
+    value = info_of(mask).value
+    call.tape.freeze((*call.labels(0), *call.labels(1)), "is picked by a mask of all positions")
+    if value is None:
+        return call.put(call.run(), ())
+    return call.put(empty_like_shape(x, (int(value.expand(x.shape).sum()),)), ())
 
 
 def _broadcast_ndim(tensors: Sequence[Tensor]) -> int:
@@ -98,7 +158,7 @@ def _broadcast_ndim(tensors: Sequence[Tensor]) -> int:
 
 
 def _is_mask(tensor: Tensor) -> bool:
-    return not tensor.dtype.is_floating_point and str(tensor.dtype) in {"torch.bool", "torch.uint8"}
+    return tensor.dtype in {torch.bool, torch.uint8}
 
 
 def _fixed_along(call: Call, labels: Iterable[Label], axes: Sequence[int]) -> list[Label]:

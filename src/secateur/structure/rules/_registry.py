@@ -60,7 +60,18 @@ class Call:
 
     def operands(self, tensors: Iterable[Any], ndim: int) -> list[Operand]:
         """Right-align tensor arguments to a common number of axes."""
-        return [aligned(info_of(t).labels, t.shape, ndim) for t in tensors if isinstance(t, Tensor)]
+        return [self._operand(t, ndim) for t in tensors if isinstance(t, Tensor)]
+
+    def _operand(self, tensor: Tensor, ndim: int) -> Operand:
+        """Align one tensor; an axis along which it repeats itself is as good as one of size 1."""
+        labels = info_of(tensor).labels
+        shape = list(tensor.shape)
+        if not labels and 0 in tensor.stride():
+            # The size may be a number that the model keeps, so it is tried at another one.
+            self.tape.doubts.append(self.tape.nodes[-1])
+            steps = tensor.stride()
+            shape = [1 if step == 0 else n for n, step in zip(shape, steps, strict=True)]
+        return aligned(labels, shape, ndim)
 
     def put(self, out: Tensor, labels: Sequence[Label]) -> Tensor:
         """Attach labels to a result."""

@@ -1,0 +1,140 @@
+"""Forwards that ask what a tensor holds: what follows from numbers is followed, data is refused."""
+
+import pytest
+import torch
+from torch import nn
+
+from secateur import trace, verify
+from secateur.errors import TraceError
+
+
+class Net(nn.Module):
+    """Two hidden layers; `between` is run between them, and may look at buffers."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(6, 2)
+        self.between = between
+        self.register_buffer("mask", torch.tensor([True, False, True, True]))
+        self.register_buffer("count", torch.tensor(3))
+
+    def forward(self, x, *rest):
+        return self.out(self.b(self.between(self, self.a(x), *rest)).tanh())
+
+
+X = torch.randn(2, 4, 5)
+MASK = torch.tensor([[True, False, True, True], [False, True, True, False]])
+
+
+def assigned(x, index, value):
+    x = x.clone()
+    x[index] = value
+    return x
+
+
+def scattered(x, mask):
+    out = torch.zeros_like(x)
+    out[mask] = x[mask] * 2
+    return out
+
+
+def sliced(x, lengths):
+    return torch.cat([t[:n] for t, n in zip(x, lengths.tolist(), strict=True)])
+
+
+def unique(x, ids):
+    found, back = torch.unique(ids, return_inverse=True)
+    return x[:, : len(found)][:, back]
+
+
+FOLLOWED = {
+    "shape": (lambda net, x: x.relu() if x.shape[1] > 3 else x, (X,), 8),
+    "mask of a buffer": (lambda net, x: x[:, net.mask], (X,), 6),
+    "mask that is an input": (lambda net, x, m: x[m], (X, MASK), 5),
+    "nonzero": (lambda net, x: x[:, net.mask.nonzero().flatten()], (X,), 6),
+    "where": (lambda net, x: x[:, torch.where(net.mask)[0]], (X,), 6),
+    "number of a buffer": (lambda net, x: x[:, : int(net.count)], (X,), 6),
+    "list of numbers": (lambda net, x, n: sliced(x, n), (X, torch.tensor([2, 3])), 5),
+    "unique": (lambda net, x, ids: unique(x, ids), (X, torch.tensor([3, 1, 3])), 6),
+    "assigned by a mask": (lambda net, x, m: assigned(x, m, 0.5), (X, MASK), 8),
+    "assigned by a slice": (lambda net, x: assigned(x, (slice(None), 1), 0.5), (X,), 8),
+    "assigned by a mask of data": (lambda net, x: assigned(x, x > 0.1, 0.5), (X,), None),
+    "scattered": (lambda net, x, m: scattered(x, m), (X, MASK), 8),
+}
+
+
+@pytest.mark.parametrize("case", FOLLOWED)
+def test_what_follows_from_numbers_and_masks_of_tokens_is_followed(case):
+    between, example, tokens = FOLLOWED[case]
+    structure = trace(Net(between), example)
+    sizes = [f.num_units for f in structure.families]
+    if tokens is None:
+        assert sizes == [6]
+        return
+    assert sizes == [8, 6]
+    macs = 8 * 5 * 8 + tokens * (8 * 6 + 6 * 2)
+    assert structure.cost.macs.value() == macs
+    assert verify(Net(between), example).num_units == 7
+
+
+def test_channels_picked_by_a_mask_are_fixed():
+    structure = trace(Net(lambda net, x: assigned(x, (..., torch.arange(8) % 2 == 0), 0.0)), X)
+    assert [f.num_units for f in structure.families] == [6]
+
+
+REFUSED = {
+    "branch": (lambda net, x: x + 1 if x.sum() > 0 else x, "a Python number is read from"),
+    "numpy": (lambda net, x: x * float(x.detach().numpy().max()), "a Python number is read from"),
+    "mask": (lambda net, x: x[x.sum(-1) > 0], "the shape of a result depends on the data"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_depends_on_data_is_refused_with_its_line_and_an_advice(case):
+    between, message = REFUSED[case]
+    with pytest.raises(TraceError, match=message) as caught:
+        trace(Net(between), X)
+    line = between.__code__.co_firstlineno
+    assert f"{__file__}:{line}" in str(caught.value)
+    assert "trace the part of the model" in str(caught.value)
+
+
+def through_a_view(net, x):
+    marks = torch.zeros(4)
+    part = marks[1:3]
+    part.add_(1)
+    return x.relu() if marks.sum() > 1 else x[:, :1]
+
+
+def in_place(net, x):
+    marks = torch.zeros(4, dtype=torch.bool)
+    marks[1:3] = True
+    return x.relu() if marks.any() else x[:, :1]
+
+
+@pytest.mark.parametrize("between", [through_a_view, in_place])
+def test_what_is_written_in_place_is_seen_by_later_questions(between):
+    structure = trace(Net(between), X)
+    assert structure.cost.macs.value() == 8 * (5 * 8 + 8 * 6 + 6 * 2)
+
+
+def test_what_is_overwritten_with_data_is_no_longer_known():
+    def between(net, x):
+        marks = torch.zeros(4)
+        marks[1:3].copy_(x[0, 0, :2])
+        return x.relu() if marks.sum() > 1 else x
+
+    with pytest.raises(TraceError, match="a Python number is read from computed data"):
+        trace(Net(between), X)
+
+
+def test_a_forward_that_counts_its_calls_leaves_the_model_and_the_input_alone():
+    def between(net, x, steps):
+        net.count += 1
+        steps.zero_()
+        return x.relu() if net.count > 3 and not steps.any() else x[:, :1]
+
+    model, steps = Net(between), torch.ones(3, dtype=torch.int64)
+    assert trace(model, (X, steps)).cost.macs.value() == 8 * (5 * 8 + 8 * 6 + 6 * 2)
+    assert int(model.count) == 3
+    assert steps.tolist() == [1, 1, 1]
