@@ -193,3 +193,33 @@ def test_a_statistic_in_the_model_s_own_code_is_taken_over_what_is_left():
     model, example = _OwnNorms(), torch.randn(2, 4, 3)
     assert not trace(model, example).families
     assert verify(model, example, allow_inexact=True).num_families == 2
+
+
+class _Ghost(nn.Module):
+    """GhostNet: half of the channels are computed, the others worked out from them."""
+
+    def __init__(self):
+        super().__init__()
+        self.primary = nn.Sequential(nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2), nn.ReLU())
+        self.cheap = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, groups=2), nn.BatchNorm2d(2))
+
+    def forward(self, x):
+        x = self.primary(x)
+        return torch.cat([x, self.cheap(x)], 1)
+
+
+class _GhostBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ghost, self.shortcut = _Ghost(), nn.Sequential()
+
+    def forward(self, x):
+        return self.ghost(x) + self.shortcut(x)
+
+
+def test_a_branch_may_end_in_a_concatenation_of_which_every_part_has_an_end():
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), _GhostBlock(), nn.Conv2d(4, 1, 1))
+    (layer,) = trace(model, torch.zeros(2, 1, 3, 3)).layers
+    ends = {"1.ghost.primary.1", "1.ghost.cheap.1"}
+    assert {name.rpartition(".")[0] for name in layer.closing} == ends
+    assert verify(model, torch.randn(2, 1, 3, 3)).num_layers == 1

@@ -22,6 +22,8 @@ _CLOSES = {
     "aten.native_layer_norm", "aten.native_group_norm", "aten._fused_rms_norm", "aten._grouped_mm",
 }  # fmt: skip
 
+_JOINS = {"aten.cat", "aten.concat", "aten.stack"}
+
 _NO_END = "its end is not an affine operation"
 _KEEPS = (
     "it keeps tensors for the model's next call, such as keys and values in a cache, which an "
@@ -217,6 +219,8 @@ def _closing(
             return tuple(sorted({*found, *own})) if complete else ()
         if is_product and own:
             return tuple(sorted({*found, *own}))
+        if node.operation in _JOINS:
+            return _closing_of_parts(tape, branch, tensors, node, found)
         if node.operation in _ADDITIONS and own:
             found += own
         elif node.operation not in KEEPS_ZERO and not is_product:
@@ -230,6 +234,20 @@ def _closing(
                 return tuple(sorted({*found, *rest}))
         node = tape.nodes[inside[0]]
     return ()
+
+
+def _closing_of_parts(
+    tape: Tape,
+    branch: Branch,
+    tensors: Mapping[str, TensorInfo],
+    node: Node,
+    found: list[str],
+) -> tuple[str, ...]:
+    """Name what silences every part of a concatenation; nothing where one part has no end."""
+    parts = [_closing(tape, branch, tensors, i) for i in node.inputs]
+    if node.tensors or not all(parts):
+        return ()
+    return tuple(sorted({*found, *(name for part in parts for name in part)}))
 
 
 def _carriers(tape: Tape, branch: Branch, node: Node) -> list[int]:
