@@ -151,3 +151,21 @@ class LearnedContext(nn.Module):
 def test_the_last_head_is_compared_on_the_axes_that_are_left():
     """Half of the 6 channels of the context go, and one of 2 heads."""
     assert verify(LearnedContext(), TOKENS).num_units == 3 + 1
+
+
+class SplitAttention(nn.Module):
+    """Three versions of three channels; a convolution meets the last one of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(2, 9, 1), nn.Conv2d(3, 2, 1)
+        self.gate = nn.Linear(3, 9)
+
+    def forward(self, x):
+        x = self.first(x).unflatten(1, (3, -1))
+        gate = self.gate(x.sum(1).mean((2, 3))).view(x.shape[0], 3, -1).softmax(1)
+        return self.last((x * gate[..., None, None]).sum(1))
+
+
+def test_a_convolution_of_the_last_channel_is_compared_operand_by_operand():
+    assert verify(SplitAttention(), torch.randn(2, 2, 4, 4), fraction=0.9).num_units == 2

@@ -10,6 +10,7 @@ that changes values must have been there before.
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -240,20 +241,15 @@ def _counterparts(
         variant: What the model is held against.
 
     Returns:
-        Labels that stand for the same; empty where they cannot be told.
+        Labels that stand for the same, as far as that can be told.
     """
     family = variant.evidence.family[variant.evidence.component]
     is_same = [a.axes for a in before] == [b.axes for b in after]
     if is_same or not any(variant.lone[family[label.ids]].any() for label in before):
         return list(zip(before, after, strict=True)) if len(before) == len(after) else []
-    pairs, place = [], 0
-    for label in before:
-        found = (i for i in range(place, len(after)) if after[i].axes == label.axes)
-        match = next(found, None)
-        if match is not None:
-            pairs.append((label, after[match]))
-            place = match + 1
-    return pairs
+    old, new = (Counter(label.axes for label in labels) for labels in (before, after))
+    found = {label.axes: label for label in after if old[label.axes] == new[label.axes] == 1}
+    return [(label, found[label.axes]) for label in before if label.axes in found]
 
 
 def _differs(before: Label, after: Label, variant: Variant) -> bool:
