@@ -243,13 +243,17 @@ def _counterparts(
     Returns:
         Labels that stand for the same, as far as that can be told.
     """
-    family = variant.evidence.family[variant.evidence.component]
     is_same = [a.axes for a in before] == [b.axes for b in after]
-    if is_same or not any(variant.lone[family[label.ids]].any() for label in before):
+    if is_same or not any(_is_lone(label, variant) for label in before):
         return list(zip(before, after, strict=True)) if len(before) == len(after) else []
     old, new = (Counter(label.axes for label in labels) for labels in (before, after))
     found = {label.axes: label for label in after if old[label.axes] == new[label.axes] == 1}
     return [(label, found[label.axes]) for label in before if label.axes in found]
+
+
+def _is_lone(label: Label, variant: Variant) -> bool:
+    evidence = variant.evidence
+    return bool(variant.lone[evidence.family[evidence.component[label.ids]]].any())
 
 
 def _differs(before: Label, after: Label, variant: Variant) -> bool:
