@@ -185,14 +185,15 @@ def test_dropout_acts_in_training_only():
         assert not torch.equal(first, module(x, x, x, need_weights=need_weights)[0])
 
 
-def test_a_derived_class_is_refused():
+def test_a_derived_class_with_methods_of_its_own_is_refused():
     class Special(nn.MultiheadAttention):
-        pass
+        def merge_masks(self, *args):
+            return super().merge_masks(*args)
 
     message = (
-        "Special cannot lose heads: expected nn.MultiheadAttention itself, since a derived class "
-        "may compute something else. Use nn.MultiheadAttention in the model, or keep this module "
-        "out of the search."
+        "Special cannot lose heads: expected nn.MultiheadAttention or a class that adds a "
+        "constructor to it, since another may compute something else. Use nn.MultiheadAttention "
+        "in the model, or keep this module out of the search."
     )
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         SlimMultiheadAttention.adopt_(Special(E, N))

@@ -123,10 +123,13 @@ def test_units_under_a_shared_statistic_are_fixed_unless_inexactness_is_allowed(
     assert family.inexact.module == "norm"
 
 
-def test_a_norm_without_parameters_fixes_its_channels_since_its_size_cannot_follow():
-    model = nn.Sequential(
-        nn.Linear(3, 4), nn.LayerNorm(4, elementwise_affine=False), nn.Linear(4, 2)
-    )
+class _Written(nn.Module):
+    def forward(self, x):
+        return F.layer_norm(x, [4])
+
+
+def test_a_norm_whose_size_is_written_down_fixes_its_channels_since_it_cannot_follow():
+    model = nn.Sequential(nn.Linear(3, 4), _Written(), nn.Linear(4, 2))
     structure = trace(model, torch.zeros(1, 3), allow_inexact=True)
     assert structure.families == ()
     reason = next(f.reason for f in structure.fixed if f.what == "0.weight[0]")

@@ -13,6 +13,13 @@ from torch.nn import functional as F
 
 from secateur.errors import UsageError
 
+_HARMLESS = frozenset((
+    "__annotate__", "__annotate_func__", "__annotations__", "__dict__", "__doc__",
+    "__firstlineno__", "__init__", "__module__", "__qualname__", "__static_attributes__",
+    "__weakref__",
+))  # fmt: skip
+"""What a derived class may define and still compute the same."""
+
 
 class SlimMultiheadAttention(nn.MultiheadAttention):
     """`nn.MultiheadAttention` whose number of heads follows from its weights.
@@ -34,6 +41,19 @@ class SlimMultiheadAttention(nn.MultiheadAttention):
     """
 
     @classmethod
+    def can_adopt(cls, module: nn.MultiheadAttention) -> bool:
+        """Tell whether a module computes what `nn.MultiheadAttention` does.
+
+        Args:
+            module: The module; its class may add nothing but a constructor.
+
+        Returns:
+            Whether `adopt_` takes it.
+        """
+        added = type(module).__mro__[: type(module).__mro__.index(nn.MultiheadAttention)]
+        return isinstance(module, cls) or all(vars(kind).keys() <= _HARMLESS for kind in added)
+
+    @classmethod
     def adopt_(cls, module: nn.MultiheadAttention) -> SlimMultiheadAttention:
         """Turn an attention module into a slim one; the object, its parameters and hooks remain.
 
@@ -49,13 +69,15 @@ class SlimMultiheadAttention(nn.MultiheadAttention):
             UsageError: The module's class is derived from `nn.MultiheadAttention` and may compute
                 something else.
         """
-        if type(module) not in {nn.MultiheadAttention, cls}:
+        if not cls.can_adopt(module):
             raise UsageError(
                 f"{type(module).__name__} cannot lose heads: expected nn.MultiheadAttention "
-                "itself, since a derived class may compute something else. "
+                "or a class that adds a constructor to it, since another may compute something "
+                "else. "
                 "Use nn.MultiheadAttention in the model, or keep this module out of the search."
             )
-        module.__class__ = cls
+        if not isinstance(module, cls):
+            module.__class__ = cls
         assert isinstance(module, cls)
         return module
 

@@ -32,6 +32,7 @@ from secateur.structure._slots import write_slot
 from secateur.structure._stored import marked, note_uses
 from secateur.structure._tape import Given, Info, ModuleCall, Tape
 from secateur.structure._tracer import Tracer
+from secateur.structure._untold import note_untold
 from secateur.structure.rules import attach_info, info_of
 
 
@@ -98,7 +99,7 @@ class Stage:
                 own[name] = dict(value)
         if isinstance(module, nn.RNNBase):
             own["_flat_weights"] = [own["_parameters"].get(n) for n in module._flat_weights_names]
-        if type(module) is nn.MultiheadAttention:
+        if isinstance(module, nn.MultiheadAttention) and SlimMultiheadAttention.can_adopt(module):
             SlimMultiheadAttention.adopt_(module)
 
     def _adjust_sizes(self, module: nn.Module, old: Mapping[str, tuple[int, ...]]) -> None:
@@ -144,6 +145,7 @@ class Stage:
             )
             tracer.stack.append(len(tape.calls))
             tape.calls.append(call)
+            note_untold(tape, path, module, inputs)
 
         def leave(
             module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Any

@@ -62,7 +62,7 @@ def note_uses(tape: Tape, name: str, args: Sequence[Any], kwargs: Any, out: Any)
         return
     for number, tensor, axis, stop in handler(args, kwargs, out):
         if isinstance(number, Stored):
-            ids = _ids_along(tensor, axis % tensor.ndim, stop)
+            ids = ids_along(tensor, axis % tensor.ndim, stop)
             node = tape.nodes[-1]
             tape.uses.append(Use(number.source, ids, node.file, node.line))
 
@@ -106,7 +106,7 @@ def _has_stored(values: Sequence[Any]) -> bool:
     return False
 
 
-def _ids_along(tensor: Tensor, axis: int, stop: int | None) -> Ids | None:
+def ids_along(tensor: Tensor, axis: int, stop: int | None) -> Ids | None:
     """Read the ids on an axis, at the first index of all others."""
     labels = [label for label in info_of(tensor).labels if axis in label.axes]
     if len(labels) != 1:

@@ -149,10 +149,48 @@ def _std_mean(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
     return variance.sqrt(), mean
 
 
+def _layer_norm(
+    mask: Tensor, axis: int, input: Tensor, normalized_shape: Any, *args: Any, **kwargs: Any
+) -> Tensor:
+    eps = args[2] if len(args) > 2 else kwargs.get("eps", 1e-5)
+    dims = list(range(-len(normalized_shape), 0))
+    mean = _mean(mask, axis, input, dims, keepdim=True)
+    variance = _var(mask, axis, input, dims, unbiased=False, keepdim=True)
+    result: Tensor = (input - mean) / (variance + eps).sqrt()
+    return result
+
+
+def _rms_norm(
+    mask: Tensor, axis: int, input: Tensor, normalized_shape: Any, *args: Any, **kwargs: Any
+) -> Tensor:
+    eps = args[1] if len(args) > 1 else kwargs.get("eps")
+    eps = torch.finfo(input.dtype).eps if eps is None else eps
+    dims = list(range(-len(normalized_shape), 0))
+    return input / (_mean(mask, axis, input.square(), dims, keepdim=True) + eps).sqrt()
+
+
+def _group_norm(
+    mask: Tensor, axis: int, input: Tensor, num_groups: int, *args: Any, **kwargs: Any
+) -> Tensor:
+    eps = args[2] if len(args) > 2 else kwargs.get("eps", 1e-5)
+    channels = input.unflatten(1, (num_groups, -1)).flatten(2)
+    each = channels.shape[2] * num_groups // len(mask)
+    live = mask.view(num_groups, -1).repeat_interleave(each, dim=1).to(input.device)
+    live = live.expand_as(channels)
+    count = live.sum(2, keepdim=True).clamp_min(1)
+    mean = channels.where(live, 0.0).sum(2, keepdim=True) / count
+    variance = (channels - mean).where(live, 0.0).square().sum(2, keepdim=True) / count
+    result: Tensor = (channels - mean) / (variance + eps).sqrt()
+    return result.view(input.shape)
+
+
 _STATISTICS: Mapping[str, Callable[..., Any]] = {
     "mean": _mean,
     "var": _var,
     "std": _std,
     "var_mean": _var_mean,
     "std_mean": _std_mean,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
 }

@@ -129,7 +129,9 @@ def _leave_fused_kernel_(module: nn.Module, journal: Journal) -> None:
         journal.note(partial(setattr, module, "use_nested_tensor", module.use_nested_tensor))
         module.use_nested_tensor = False
     attention = module.self_attn if isinstance(module, nn.TransformerEncoderLayer) else None
-    if type(attention) is nn.MultiheadAttention and _changed(module):
+    if not isinstance(attention, nn.MultiheadAttention) or not _changed(module):
+        return
+    if SlimMultiheadAttention.can_adopt(attention):
         _slim_(attention, "self_attn", journal)
 
 

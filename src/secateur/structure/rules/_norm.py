@@ -51,6 +51,8 @@ def _normalised(call: Call, vectors: list[Tensor | None]) -> Any:
     operands = [Operand(call.labels(), tuple(x.shape))]
     operands += call.operands([v for v in vectors if v is not None], x.ndim)
     coupled = couple(call.tape, operands)
+    if len(operands) == 1:
+        _note_statistics(call, coupled, axes)
     labels = mixed(call, coupled, axes)
     out = call.put(empty_like_shape(x, x.shape), labels)
     name = call.func._schema.name
@@ -70,9 +72,18 @@ def group_norm(call: Call) -> Any:
     if groups == x.shape[1]:
         call.tape.doubt_number(kept_up=bool(vectors))
     else:
+        if not vectors:
+            _note_statistics(call, labels, frozenset((1,)))
         labels = tuple(_by_group(call, label, groups) for label in labels)
     out = call.put(empty_like(x), labels)
     return (out, empty_like_shape(x, (0,)), empty_like_shape(x, (0,))) if native else out
+
+
+def _note_statistics(call: Call, labels: tuple[Label, ...], axes: frozenset[int]) -> None:
+    """Note where units are normalised without a weight that would tell them."""
+    for label in labels:
+        if label.axes <= axes and len(label.axes) == 1:
+            call.tape.note_statistic(label)
 
 
 def _by_group(call: Call, label: Label, groups: int) -> Label:

@@ -20,9 +20,10 @@ def statistic(call: Call) -> Any:
     """Average over axes: units on those axes share the statistic, which depends on their number."""
     axes, keepdim = _axes_and_keepdim(call)
     inner = mixed(call, call.labels(), axes)
-    name = call.func._schema.name.removeprefix("aten::")
+    # The latter takes a mean of squares.
+    names = (call.func._schema.name.removeprefix("aten::"), "rms_norm")
     for label in inner:
-        if label.axes <= axes and len(label.axes) == 1 and call.tape.function[0] == name:
+        if label.axes <= axes and len(label.axes) == 1 and call.tape.function[0] in names:
             call.tape.note_statistic(label)
     left = tuple(y for y in inner if not y.axes <= axes)
     return _finish(call, left, axes, keepdim)
