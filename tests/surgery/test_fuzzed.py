@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from secateur import trace, verify
+from secateur.structure import Decision
+from secateur.surgery import cut_
 
 TOKENS = torch.randn(2, 5, 6)
 
@@ -169,3 +171,24 @@ class SplitAttention(nn.Module):
 
 def test_a_convolution_of_the_last_channel_is_compared_operand_by_operand():
     assert verify(SplitAttention(), torch.randn(2, 2, 4, 4), fraction=0.9).num_units == 2
+
+
+class BesideAConstant(nn.Module):
+    """The stream is joined from two units and a number without a unit; a branch adds to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 2), nn.Linear(3, 2)
+        self.branch = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))
+
+    def forward(self, x):
+        x = torch.cat([self.first(x), x.amax(-1, keepdim=True)], dim=-1)
+        return self.last((x + self.branch(x)).relu())
+
+
+def test_what_meets_padding_may_be_padding_once_its_branch_and_all_units_but_one_are_gone():
+    structure = trace(BesideAConstant(), TOKENS)
+    decision = Decision(units={0: torch.tensor([1])}, layers=(0,))
+    network = BesideAConstant()
+    cut_(network, structure, structure.everything(), decision)
+    assert network.first.out_features == 1

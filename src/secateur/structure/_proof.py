@@ -273,7 +273,8 @@ def _differs(before: Label, after: Label, variant: Variant) -> bool:
     expected, found = variant.expected(before), after.ids
     lone = variant.lone[evidence.family[evidence.component[expected]]]
     if lone.any():
-        units, met = evidence.component[expected], evidence.component[found]
+        by_unit = evidence.component if variant.whole else variant.same
+        units, met = by_unit[expected], by_unit[found]
         comparable = units.size == met.size
         return comparable and bool(((units.ravel() != met.ravel()) & ~lone.ravel()).any())
     return not np.array_equal(variant.same[expected], variant.same[found])
