@@ -158,8 +158,9 @@ class Stage:
             call.inputs += tuple(info_of(t).node for t in named if isinstance(t, Tensor))
             first = inputs[0] if inputs else next(iter(options.values()), None)
             if isinstance(first, Tensor):
-                labels = info_of(first).labels
-                call.first = Given(call.inputs[0], tuple(first.shape), labels)
+                with torch._C.DisableTorchFunction():
+                    shape = tuple(first.shape)
+                call.first = Given(call.inputs[0], shape, info_of(first).labels)
             call.returns_tuple = isinstance(output, (tuple, list))
             entries = output if call.returns_tuple else (output,)
             call.returns_values = not all(isinstance(e, Tensor | None) for e in entries)
