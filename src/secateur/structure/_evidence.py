@@ -26,7 +26,6 @@ class Evidence:
         made: Ids on axes of tensors that the forward makes, by what gave them their size.
         component: Component of every id.
         family: Family of each component, -1 where it is fixed.
-        padded: Whether each component is joined to padding somewhere.
         scalars: Module path to its operations' value-changing numbers, in order.
         places: Module path to its operations and the labels they met, in order, for each mode.
         groupings: How the groups of each convolution were read, by the name of its weight.
@@ -39,7 +38,6 @@ class Evidence:
     made: Mapping[Made, Ids]
     component: NDArray[np.int64]
     family: NDArray[np.int64]
-    padded: NDArray[np.bool_]
     scalars: Scalars
     places: tuple[Places, ...]
     groupings: Mapping[str, Grouping]

@@ -27,7 +27,6 @@ class Solution:
         free: Whether each component is a removable unit, ``[components]``.
         inexact: Index into ``reasons`` for free components under a shared statistic, else -1.
         blame: Index into ``reasons`` why a component is not free, else -1.
-        padded: Whether each component is joined to padding somewhere.
         reasons: Reasons that ``inexact`` and ``blame`` point to.
     """
 
@@ -36,7 +35,6 @@ class Solution:
     free: NDArray[np.bool_]
     inexact: NDArray[np.int64]
     blame: NDArray[np.int64]
-    padded: NDArray[np.bool_]
     reasons: tuple[Reason, ...]
 
 
@@ -75,10 +73,7 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
         settled = reached
         a = np.concatenate([a, *(e[0] for e in extra)])
         b = np.concatenate([b, *(e[1] for e in extra)])
-    is_padded = np.zeros(len(frozen), dtype=bool)
-    is_padded[component[_joined([ids for ids, _ in [*padded, rest]])]] = True
-    is_padded[component[CONSTANT_ID]] = True
-    return _judged(tape, tensors, component, freezes, is_padded, allow_inexact)
+    return _judged(tape, tensors, component, freezes, allow_inexact)
 
 
 def _components(count: int, a: Ids, b: Ids) -> NDArray[np.int64]:
@@ -119,7 +114,6 @@ def _judged(
     tensors: Mapping[str, TensorInfo],
     component: NDArray[np.int64],
     freezes: list[tuple[Ids, Reason]],
-    padded: NDArray[np.bool_],
     allow_inexact: bool,
 ) -> Solution:
     """Decide which components are free: learned, consumed, never fixed."""
@@ -150,7 +144,7 @@ def _judged(
     if not allow_inexact:
         blocked = (blame < 0) & (inexact >= 0)
         blame[blocked] = inexact[blocked]
-    return Solution(component, is_consumed, blame < 0, inexact, blame, padded, tuple(reasons))
+    return Solution(component, is_consumed, blame < 0, inexact, blame, tuple(reasons))
 
 
 def _consumed(tape: Tape, component: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -197,7 +197,6 @@ class _Trial:
             made=self._recorded.tape.made,
             component=self.solution.component,
             family=self.units.family,
-            padded=self.solution.padded,
             scalars=scalars_of(self._recorded.nodes),
             places=self._recorded.places,
             groupings=self._recorded.tape.groupings,

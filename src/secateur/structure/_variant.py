@@ -82,8 +82,9 @@ def smaller(evidence: Evidence, families: Sequence[Family], live: Live) -> Varia
 
     whole = bool(live.layers.all())
     component = evidence.component
-    # What a position is padded with depends on the layers that are there, too.
-    coupled = np.where(evidence.padded[component], component[CONSTANT_ID], component)
+    # Which fixed position stands for others depends on the layers that are there; none of them
+    # goes, so none can take the place of another.
+    coupled = np.where(evidence.family[component] < 0, component[CONSTANT_ID], component)
     same = np.arange(len(component)) if whole else coupled
     lone = np.array([int(live_U.sum()) == 1 for live_U in live.units] + [False])
     came_down = lone & np.array([family.num_units > 1 for family in families] + [False])
@@ -151,7 +152,6 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
         family=np.concatenate(
             [evidence.family, np.full(count - len(evidence.family), -1), evidence.family]
         ),
-        padded=evidence.padded,
         scalars=evidence.scalars,
         places=evidence.places,
         groupings=evidence.groupings,
