@@ -10,6 +10,7 @@ import copy
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -260,7 +261,11 @@ def _check_cost(
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with FlopCounterMode(display=False, custom_mapping=_COUNTED) as counter, torch.no_grad():
+        recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+        # The counter does not know the recurrent kernels of oneDNN.
+        kernels = torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext()
+        counting = FlopCounterMode(display=False, custom_mapping=_COUNTED)
+        with kernels, counting as counter, torch.no_grad():
             model(*args, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
