@@ -64,7 +64,7 @@ def _torchvision(name: str) -> Built:
         return model, torch.randn(1, 3, size, size)
     else:
         model = torchvision.models.get_model(name, **weightless)
-    if name == "mvit_v1_b" or name == "mvit_v2_s":
+    if name in ("mvit_v1_b", "mvit_v2_s", "s3d"):
         return model, torch.randn(1, 3, 16, 224, 224)
     if "3d" in name or "r2plus1d" in name or "mc3" in name:
         return model, torch.randn(1, 3, 16, 112, 112)
