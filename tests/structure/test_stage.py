@@ -60,3 +60,8 @@ def test_a_coin_that_decides_whether_a_layer_runs_says_yes_in_a_trace():
     structure = trace(model, torch.zeros(1, 3))
     assert [family.num_units for family in structure.families] == [4, 4]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_no_hook_for_all_modules_is_left_behind():
+    trace(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), torch.zeros(1, 3))
+    assert not torch.nn.modules.module._has_any_global_hook()

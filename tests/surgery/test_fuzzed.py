@@ -1,5 +1,6 @@
 """Networks on which the fuzzer found something wrong, each cut down to what it takes."""
 
+import copy
 import math
 
 import pytest
@@ -192,3 +193,24 @@ def test_what_meets_padding_may_be_padding_once_its_branch_and_all_units_but_one
     network = BesideAConstant()
     cut_(network, structure, structure.everything(), decision)
     assert network.first.out_features == 1
+
+
+def test_a_quotient_that_two_sizes_share_does_not_hide_which_axis_holds_the_units():
+    class Shuffled(nn.Module):
+        """Three groups of two: with a group more, a third of the channels would be two as well."""
+
+        def __init__(self):
+            super().__init__()
+            self.groups = 3
+            self.enter, self.leave = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1)
+
+        def forward(self, x):
+            x = self.enter(x)
+            x = x.reshape(x.shape[0], self.groups, x.shape[1] // 3, *x.shape[2:]).transpose(1, 2)
+            return self.leave(x.reshape(x.shape[0], -1, *x.shape[-2:])).mean((2, 3))
+
+    net, x = Shuffled(), torch.randn(2, 3, 4, 4)
+    structure = trace(net, x)
+    for family in range(len(structure.families)):
+        decision = Decision(units={family: torch.tensor([0])})
+        cut_(copy.deepcopy(net), structure, structure.everything(), decision)

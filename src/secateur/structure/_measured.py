@@ -15,7 +15,8 @@ from typing import Any
 from secateur.structure._label import Label
 from secateur.structure._tape import Tape
 
-_MESSAGE = "has a size that is used as a number, which changes values"
+_AS_VALUE = "has a size that is used as a number, which changes values"
+_WITH_REST = "has a size that is divided into parts with a rest"
 _ONLY_PLACES = frozenset((
     "__get__", "size", "view", "reshape", "unflatten", "expand", "split", "split_with_sizes",
     "narrow", "__getitem__", "tensor_split", "broadcast_to", "as_strided", "unsafe_split", "slice",
@@ -35,10 +36,10 @@ class Origin:
     label: Label
     axis: int
 
-    def keep_size(self) -> None:
+    def keep_size(self, message: str = _AS_VALUE) -> None:
         """Let the axis keep its size: its units are fixed, or joint ones united along it."""
         if self.label.axes == {self.axis}:
-            self.tape.freeze([self.label], _MESSAGE)
+            self.tape.freeze([self.label], message)
         else:
             self.tape.join_along(self.label, [self.axis])
 
@@ -110,7 +111,12 @@ def _remembering(compute: Callable[..., Any], *, turned: bool = False) -> Callab
             return NotImplemented
         pair = (_plain(self), _plain(other))
         more = other.origins if isinstance(other, Measured) else ()
-        return measured(compute(*(reversed(pair) if turned else pair)), (*self.origins, *more))
+        left, right = reversed(pair) if turned else pair
+        if compute is operator.floordiv and right and left % right:
+            # Sizes that share a quotient cannot be told apart by it.
+            for origin in (*self.origins, *more):
+                origin.keep_size(_WITH_REST)
+        return measured(compute(left, right), (*self.origins, *more))
 
     return method
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules import module as torch_module
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -181,6 +182,8 @@ class Stage:
         finally:
             for hook in hooks:
                 hook.remove()
+                # PyTorch's own removal forgets this one, and then takes the hook for being there.
+                torch_module._global_forward_hooks_with_kwargs.pop(hook.id, None)
         for tensor in memory.results(output):
             tape.freeze(info_of(tensor).labels, "is an output of the model")
             node = info_of(tensor).node
