@@ -12,9 +12,9 @@ from collections.abc import Generator
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
 from secateur.structure._nested import tensors_in
+from secateur.structure._watch import watched_calls
 
 _VALUES = (Tensor, nn.Module, str, bytes, int, float, complex, tuple, list, dict, set, type(None))
 
@@ -85,8 +85,5 @@ def watched_memory() -> Generator[Memory]:
     def leave(module: nn.Module, inputs: Any, options: dict[str, Any], output: Any) -> None:
         memory.note(inputs, options, output)
 
-    hook = register_module_forward_hook(leave, with_kwargs=True)
-    try:
+    with watched_calls(leave):
         yield memory
-    finally:
-        hook.remove()

@@ -15,11 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules import module as torch_module
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
 from torch.overrides import TorchFunctionMode
 
 from secateur.nn import SlimMultiheadAttention
@@ -34,6 +29,7 @@ from secateur.structure._stored import marked, note_uses
 from secateur.structure._tape import Given, Info, ModuleCall, Tape
 from secateur.structure._tracer import Tracer
 from secateur.structure._untold import note_untold
+from secateur.structure._watch import watched_calls
 from secateur.structure.rules import attach_info, info_of
 
 
@@ -172,18 +168,9 @@ class Stage:
                 info_of(t).labels if isinstance(t, Tensor) else () for t in entries
             )
 
-        hooks = [
-            register_module_forward_pre_hook(enter),
-            register_module_forward_hook(leave, with_kwargs=True),
-        ]
-        try:
-            with torch.no_grad(), _Functions(tape, tracer), tracer:
-                output = self.model(*args, **kwargs)
-        finally:
-            for hook in hooks:
-                hook.remove()
-                # PyTorch's own removal forgets this one, and then takes the hook for being there.
-                torch_module._global_forward_hooks_with_kwargs.pop(hook.id, None)
+        functions = _Functions(tape, tracer)
+        with watched_calls(leave, enter), torch.no_grad(), functions, tracer:
+            output = self.model(*args, **kwargs)
         for tensor in memory.results(output):
             tape.freeze(info_of(tensor).labels, "is an output of the model")
             node = info_of(tensor).node

@@ -1,0 +1,34 @@
+"""Hooks on all modules for the length of a block."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator
+from typing import Any
+
+from torch import nn
+from torch.nn.modules import module as torch_module
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+Enter = Callable[[nn.Module, tuple[Any, ...]], None]
+Leave = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
+
+
+@contextlib.contextmanager
+def watched_calls(leave: Leave, enter: Enter | None = None) -> Generator[None]:
+    """Call functions around every module that is called inside.
+
+    Args:
+        leave: Given the module, its positional and keyword arguments, and what it returned.
+        enter: Given the module and its positional arguments.
+    """
+    after = register_module_forward_hook(leave, with_kwargs=True)
+    before = register_module_forward_pre_hook(enter) if enter is not None else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            before.remove()
+        after.remove()
+        # PyTorch's own removal forgets this entry, and torch.compile then warns of hooks.
+        torch_module._global_forward_hooks_with_kwargs.pop(after.id, None)
