@@ -434,3 +434,40 @@ def test_a_result_that_nobody_looks_at_keeps_no_branch():
     (layer,) = trace(model, x).layers
     assert layer.stubs == (Stub(module="1.attention", kind="zero", output=(0, 2)),)
     verify(model, x)
+
+
+def test_a_parameter_that_is_added_to_one_does_not_silence_a_branch():
+    class OffsetScale(nn.Module):
+        """Scales by one plus its weight, as Gemma's norms do: a weight of zero is no silence."""
+
+        def __init__(self):
+            super().__init__()
+            self.linear, self.weight = nn.Linear(4, 4), nn.Parameter(torch.full((4,), 0.2))
+
+        def forward(self, x):
+            return self.linear(x) * (1.0 + self.weight)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.branch = OffsetScale()
+
+        def forward(self, x):
+            return x + self.branch(x)
+
+    net, x = nn.Sequential(Block(), nn.Linear(4, 2)), torch.randn(3, 4)
+    (layer,) = trace(net, x).layers
+    assert set(layer.closing) == {"0.branch.linear.weight", "0.branch.linear.bias"}
+    verify(net, x)
+
+
+def test_a_weight_that_is_divided_by_its_norm_does_not_close_a_branch():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 4, 3, padding=1), dim=2)
+
+        def forward(self, x):
+            return x + self.conv(x)
+
+    assert _layers(nn.Sequential(Block(), nn.Conv1d(4, 2, 1)), 2, 4, 8) == ()

@@ -16,6 +16,7 @@ from secateur.structure._stubs import plan_stubs
 from secateur.structure._tape import Node, Tape
 
 _ADDITIONS = {"aten.add", "aten.add_"}
+_COPIES = {"aten._to_copy", "aten.clone"}
 _CLOSES = {
     "aten.addmm", "aten.baddbmm", "aten.bmm", "aten.convolution", "aten.linear", "aten.mm",
     "aten.native_batch_norm", "aten._native_batch_norm_legit_no_training",
@@ -215,7 +216,8 @@ def _closing(
         is_product = node.operation.rstrip("_") == "aten.mul"
         if node.operation in _CLOSES:
             expected = 2 if "norm" in node.operation and "rms" not in node.operation else 1
-            complete = len(own) >= expected
+            computed = [i for i in node.inputs if i < 0 or not _stored_names(tape, tape.nodes[i])]
+            complete = len(own) >= expected and len(computed) == 1
             return tuple(sorted({*found, *own})) if complete else ()
         if is_product and own:
             return tuple(sorted({*found, *own}))
@@ -271,10 +273,12 @@ def _carriers(tape: Tape, branch: Branch, node: Node) -> list[int]:
 
 
 def _stored_names(tape: Tape, node: Node) -> tuple[str, ...]:
-    """Name the tensors that a node is a view of, where it depends on nothing else."""
-    if not node.inputs:
+    """Name the tensor that a node is a view of, in whatever type; zeros in it are zeros here."""
+    if node.operation not in VIEWS | _COPIES or len(node.inputs) + len(node.tensors) != 1:
+        return ()
+    if node.tensors:
         return node.tensors
-    if node.operation not in VIEWS or node.tensors or len(node.inputs) > 1 or node.inputs[0] < 0:
+    if node.inputs[0] < 0:
         return ()
     return _stored_names(tape, tape.nodes[node.inputs[0]])
 

@@ -54,23 +54,32 @@ class Stage:
         self._twins = twins
         self._names = names
         self._stored = stored
+        self._modules = named_modules(model)
         self._paths: dict[int, str] = {}
-        for path, module in named_modules(model).items():
+        for path, module in self._modules.items():
             self._paths.setdefault(id(module), path)
+        self._is_resized = any(
+            tensor is not None and tensor.shape != twins[names[id(tensor)]].shape
+            for module in self._modules.values()
+            for tensor in (*module._parameters.values(), *module._buffers.values())
+        )
 
     @contextlib.contextmanager
     def open(self, *, training: bool) -> Generator[None]:
         """Exchange tensors for twins and set the mode; undo everything on the way out."""
-        saved = [(m, dict(m.__dict__), type(m)) for m in self.model.modules()]
+        modules = {id(module): module for module in self._modules.values()}.values()
+        saved = [(m, dict(m.__dict__), type(m)) for m in modules]
         hooks = [(own, dict(own)) for _, state, _ in saved for own in _hooks(state)]
         fastpath = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)
-            shapes = [shapes_of(state) for _, state, _ in saved]
+            shapes = [shapes_of(state) for _, state, _ in saved] if self._is_resized else []
             for module, state, _ in saved:
                 self._exchange(module, state, training)
-            for (module, _, _), old in zip(saved, shapes, strict=True):
+            for (module, _, _), old in zip(saved, shapes, strict=False):
                 self._adjust_sizes(module, old)
+            for module, _, _ in saved:
+                self._mark(module)
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fastpath)
@@ -101,11 +110,14 @@ class Stage:
 
     def _adjust_sizes(self, module: nn.Module, old: Mapping[str, tuple[int, ...]]) -> None:
         """Let the numbers a module keeps follow the twins."""
-        own = module.__dict__
-        new = shapes_of(own)
+        new = shapes_of(module.__dict__)
         if old != new:
             resize = Resize(module=module, traced=old, old=old, new=new)
-            own.update(resized_attributes(resize))
+            module.__dict__.update(resized_attributes(resize))
+
+    def _mark(self, module: nn.Module) -> None:
+        """Set the numbers a module keeps, and let them remember where that is."""
+        own = module.__dict__
         path = self._paths.get(id(module), "?")
         for slot, number in self._stored.get(path, {}).items():
             write_slot(own, slot, number)
@@ -186,7 +198,7 @@ class Stage:
 
         Such a buffer keeps what was worked out for the last input, and is no part of the model.
         """
-        for path, module in named_modules(self.model).items():
+        for path, module in self._modules.items():
             for name, now in module._buffers.items():
                 twin = self._twins.get(f"{path}.{name}" if path else name)
                 if twin is not None and (now is None or now.shape != twin.shape):
