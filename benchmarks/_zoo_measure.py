@@ -239,7 +239,9 @@ def _backward(model: nn.Module, example: Any) -> None:
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return sdpa_flop_count(query, key, value)
+    """Heads of keys and values that several heads of queries share are multiplied for each."""
+    shared = [(*query[:-2], *shape[-2:]) for shape in (key, value)]
+    return sdpa_flop_count(query, *shared)
 
 
 # Without it the counter misses attention on the CPU altogether.

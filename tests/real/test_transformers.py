@@ -37,13 +37,13 @@ _EXPECTED = {
     "qwen3": (4, 2),
     "gemma2": (4, 2),
     "phi3": (4, 2),
-    "mixtral": (4, 2),
+    "mixtral": (2, 2),
     "t5": (7, 4),
     "bart": (10, 6),
     "vit": (4, 4),
     "swin": (8, 8),
     "convnext": (5, 5),
-    "wav2vec2": (5, 5),
+    "wav2vec2": (5, 4),
     "whisper": (11, 6),
     "clip": (8, 8),
     "siglip": (9, 9),
@@ -80,7 +80,6 @@ def test_removal_from_a_transformer_is_exact(zoo, name):
 
 @pytest.mark.parametrize("name", ["bert", "llama", "mixtral", "t5", "swin", "whisper", "clip"])
 def test_a_smaller_transformer_still_learns(zoo, name):
-    """PyTorch's grouped products want rows of a multiple of 16 bytes, so a quarter leaves."""
     build, example = zoo[name]
     model = build()
     shapes = [t.shape for t in _tensors(model(**example).values())][:1]

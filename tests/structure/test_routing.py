@@ -52,15 +52,24 @@ def _net(experts):
     return nn.Sequential(nn.Linear(4, 8), experts, nn.Linear(8, 4))
 
 
-@pytest.mark.parametrize("experts", [_Grouped, _Looping])
-def test_hidden_units_of_experts_leave_together_and_exactly(experts):
-    net, x = _net(experts()), torch.randn(6, 4)
+def test_hidden_units_of_experts_leave_together_and_exactly():
+    net, x = _net(_Looping()), torch.randn(6, 4)
     structure = trace(net, x)
     places = [{(m.tensor, m.axis) for m in family.members} for family in structure.families]
     assert {("1.up", 1), ("1.down", 2)} in places
     result = verify(net, x)
     assert result.num_units >= 12
     assert result.difference <= 1e-10
+
+
+def test_widths_of_a_grouped_product_stay_since_its_kernel_refuses_most():
+    structure = trace(_net(_Grouped()), torch.randn(6, 4))
+    reasons = {f.what: f.reason.message for f in structure.fixed}
+    assert "grouped product" in reasons["1.up[1]"]
+    net = _Grouped()
+    net.up, net.down = nn.Parameter(net.up[:, :23]), nn.Parameter(net.down[..., :23])
+    with pytest.raises(RuntimeError, match="16 bytes"):
+        net(torch.randn(6, 8))
 
 
 @pytest.mark.parametrize("experts", [_Grouped, _Looping])

@@ -23,7 +23,8 @@ from secateur.structure.rules._registry import (
 def grouped_product(call: Call) -> Tensor:
     """Multiply rows by the matrix of the group they belong to, which the data decide.
 
-    The same position of every group's matrix is one unit, and groups stay.
+    The groups stay, and so do the widths: PyTorch's kernel refuses matrices whose rows are no
+    multiple of 16 bytes, and what is left of a width after a removal may be anything.
 
     Args:
         call: The call that is being traced.
@@ -35,6 +36,9 @@ def grouped_product(call: Call) -> Tensor:
         RuntimeError: The sizes do not fit.
     """
     rows, weights = call.args[:2]
+    widths = [x for x in call.labels() if rows.ndim - 1 in x.axes]
+    widths += [x for x in info_of(weights).labels if x.axes != {0}]
+    call.tape.freeze(widths, "is a width of a grouped product, which only runs at some widths")
     if rows.ndim == 3 and weights.ndim == 3:
         out = empty_like_shape(rows, (*rows.shape[:2], weights.shape[2]))
         return call.put(out, multiply(call, rows, weights, 3))
