@@ -217,7 +217,9 @@ def _closing(
         if node.operation in _CLOSES:
             expected = 2 if "norm" in node.operation and "rms" not in node.operation else 1
             computed = [i for i in node.inputs if i < 0 or not _stored_names(tape, tape.nodes[i])]
-            complete = len(own) >= expected and len(computed) == 1
+            # A grouped product is also told where its groups end.
+            allowed = 2 if node.operation == "aten._grouped_mm" else 1
+            complete = len(own) >= expected and len(computed) <= allowed
             return tuple(sorted({*found, *own})) if complete else ()
         if is_product and own:
             return tuple(sorted({*found, *own}))
