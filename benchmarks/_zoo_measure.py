@@ -268,7 +268,7 @@ def _check_cost(
         # The counter does not know the recurrent kernels of oneDNN.
         kernels = torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext()
         counting = FlopCounterMode(display=False, custom_mapping=_COUNTED)
-        with kernels, counting as counter, torch.no_grad():
+        with kernels, counting as counter, torch.no_grad(), _steady.Steady():
             model(*args, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
