@@ -8,7 +8,7 @@ from secateur.structure._memory import watched_memory
 from secateur.structure._nested import map_tensors, tensors_in
 from secateur.structure._proof import prove
 from secateur.structure._sizes import AttributeValue, Resize, own_tensors, resized_attributes
-from secateur.structure._slots import holder_of, read_slot, write_slot
+from secateur.structure._slots import OF_EVERY_MODULE, holder_of, read_slot, write_slot
 from secateur.structure._structure import (
     Decision,
     Family,
@@ -26,6 +26,7 @@ from secateur.structure._stubs import RELU
 from secateur.structure._trace import trace
 
 __all__ = [
+    "OF_EVERY_MODULE",
     "RELU",
     "AttributeValue",
     "Axis",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from secateur.structure._label import Ids, axis_label
 from secateur.structure._measured import MeasuredInt, Origin
-from secateur.structure._stored import Stored
+from secateur.structure._stored import Stored, flat_sizes
 from secateur.structure._tape import Tape, Use
 from secateur.structure.rules import info_of
 
@@ -80,7 +80,7 @@ def label_made(tape: Tape, name: str, args: Sequence[Any], kwargs: Any, out: Any
     if name not in _MAKERS or not isinstance(out, Tensor):
         return
     given = args[1:] if name in _WITH_TENSOR else args
-    sizes = given[0] if given and isinstance(given[0], (tuple, list)) else given
+    sizes = flat_sizes(given)
     labels = []
     for axis, size in enumerate((sizes or kwargs.get("size", ()))[: out.ndim]):
         ids = None

@@ -17,14 +17,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from secateur.errors import MiswiredError, SecateurError
 from secateur.structure._evidence import Evidence, Places, Positions, scalars_of
 from secateur.structure._inventory import Inventory, smaller_twins, take_inventory
 from secateur.structure._label import Ids, Label
+from secateur.structure._solve import connected
 from secateur.structure._stage import Stage
 from secateur.structure._structure import Live, Reason, Structure
 from secateur.structure._tape import CONSTANT_ID, Node, Tape
@@ -173,8 +172,7 @@ def _wrong_meeting(
     family = variant.evidence.family
     count = len(family)
     a, b = (np.concatenate([edge[side] for edge in apart]) for side in (0, 1))
-    graph = coo_matrix((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
-    _, group = connected_components(graph, directed=False)
+    group = connected(count, a, b)
     is_lone = (family >= 0) & variant.lone[family]
     is_spare = (family >= 0) & ~variant.lone[family]
     with_lone = np.full(count, not variant.whole)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from secateur.structure._sizes import AttributeValue
 
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+"""Attributes that every module has, whatever it computes."""
 _NO_CONFIGURATION = (
     nn.Module, Tensor, type, FunctionType, MethodType, ModuleType, partial, torch.Generator,
 )  # fmt: skip
@@ -32,7 +33,7 @@ def slots(state: MutableMapping[str, Any]) -> Iterator[tuple[str, int]]:
         Slot and number.
     """
     for name, value in state.items():
-        if name in _OF_EVERY_MODULE:
+        if name in OF_EVERY_MODULE:
             continue
         if type(value) is int:
             yield name, value

@@ -61,7 +61,7 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
         apart = (a != CONSTANT_ID) & (b != CONSTANT_ID)
         rest = (np.maximum(a, b)[~apart], Reason(message=_PADDED))
         freezes = [*tape.freezes, *padded, rest]
-        component = _components(tape.num_ids, a[apart], b[apart])
+        component = connected(tape.num_ids, a[apart], b[apart])
         frozen = np.zeros(component.max() + 1, dtype=bool)
         frozen[component[_joined([ids for ids, _ in freezes])]] = True
         frozen[component[CONSTANT_ID]] = True
@@ -76,7 +76,8 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
     return _judged(tape, tensors, component, freezes, allow_inexact)
 
 
-def _components(count: int, a: Ids, b: Ids) -> NDArray[np.int64]:
+def connected(count: int, a: Ids, b: Ids) -> NDArray[np.int64]:
+    """Number the groups that edges between ``a`` and ``b`` make of ``count`` things."""
     graph = coo_matrix((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
     _, component = connected_components(graph, directed=False)
     return np.asarray(component, dtype=np.int64)

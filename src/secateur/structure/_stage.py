@@ -54,6 +54,7 @@ class Stage:
         self._twins = twins
         self._names = names
         self._stored = stored
+        self._origins: dict[type, tuple[bool, bool]] = {}
         self._modules = named_modules(model)
         self._paths: dict[int, str] = {}
         for path, module in self._modules.items():
@@ -121,8 +122,19 @@ class Stage:
         path = self._paths.get(id(module), "?")
         for slot, number in self._stored.get(path, {}).items():
             write_slot(own, slot, number)
-        if not _home(module).startswith("torch.nn.modules"):
+        if not self._origin(module)[0]:
             own.update(marked(path, own))
+
+    def _origin(self, module: nn.Module) -> tuple[bool, bool]:
+        """Tell whether a layer is PyTorch's own, and whether it is one of ours."""
+        kind = type(module)
+        if kind not in self._origins:
+            # A parametrised layer keeps its own class behind one that is made for it.
+            homes = (base.__module__ for base in kind.__mro__)
+            home = next(home for home in homes if home != "torch.nn.utils.parametrize")
+            ours = SlimMultiheadAttention.__module__.rpartition(".")[0]
+            self._origins[kind] = home.startswith("torch.nn.modules"), home.startswith(ours)
+        return self._origins[kind]
 
     def run(self, tape: Tape, example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
         """Run the forward once and record it.
@@ -142,12 +154,12 @@ class Stage:
             nodes = tuple(info_of(t).node for t in inputs if isinstance(t, Tensor))
             given = sum(value is not None for value in inputs)
             path = self._paths.get(id(module), "?")
-            home = _home(module)
+            standard, proven = self._origin(module)
             call = ModuleCall(
                 path=path,
                 parent=parent,
-                standard=home.startswith("torch.nn.modules"),
-                proven=home.startswith(SlimMultiheadAttention.__module__.rpartition(".")[0]),
+                standard=standard,
+                proven=proven,
                 start=len(tape.nodes),
                 inputs=nodes,
                 num_arguments=given,
@@ -213,12 +225,6 @@ def _hooks(state: Mapping[str, Any]) -> Iterator[dict[Any, Any]]:
 
 
 _HOOKS = tuple(name for name in vars(nn.Module()) if "hooks" in name and "state_dict" not in name)
-
-
-def _home(module: nn.Module) -> str:
-    """Name the Python module a layer's class comes from; a parametrised one keeps its own."""
-    kinds = (kind.__module__ for kind in type(module).__mro__)
-    return next(kind for kind in kinds if kind != "torch.nn.utils.parametrize")
 
 
 class _Functions(TorchFunctionMode):

@@ -115,12 +115,13 @@ def ids_along(tensor: Tensor, axis: int, stop: int | None) -> Ids | None:
     return ids.reshape(len(ids), -1)[:stop, 0]
 
 
-def _flat(sizes: Sequence[Any]) -> Sequence[Any]:
+def flat_sizes(sizes: Sequence[Any]) -> Sequence[Any]:
+    """Take sizes as they may be given: one by one, or as one sequence."""
     return sizes[0] if sizes and isinstance(sizes[0], (tuple, list)) else sizes
 
 
 def _of_view(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> _Sized:
-    sizes = _flat(args[1:]) or kwargs.get("shape") or kwargs.get("size") or ()
+    sizes = flat_sizes(args[1:]) or kwargs.get("shape") or kwargs.get("size") or ()
     for axis, size in enumerate(sizes):
         if isinstance(out, Tensor) and axis < out.ndim:
             yield size, out, axis, None
@@ -128,7 +129,7 @@ def _of_view(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> _Sized
 
 def _of_unflatten(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> _Sized:
     axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-    sizes = kwargs.get("sizes", args[2:] and _flat(args[2:]))
+    sizes = kwargs.get("sizes", args[2:] and flat_sizes(args[2:]))
     start = axis if axis >= 0 else axis + args[0].ndim
     for i, size in enumerate(sizes or ()):
         yield size, out, start + i, None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from secateur.errors import SurgeryError, UsageError
 from secateur.nn import Shortcut, SlimMultiheadAttention, Zero
 from secateur.structure import (
+    OF_EVERY_MODULE,
     RELU,
     AttributeValue,
     Stub,
@@ -22,8 +23,6 @@ from secateur.surgery._journal import Journal
 from secateur.surgery._names import owner_of
 from secateur.surgery._plan import Plan
 from secateur.surgery._shrink import shrink_
-
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def operate_(model: nn.Module, plan: Plan, journal: Journal) -> None:
@@ -143,7 +142,7 @@ def _changed(module: nn.Module) -> bool:
 def _clear_caches_(module: nn.Module, journal: Journal) -> None:
     """Forget tensors that a forward stored for the next one, such as biases by input size."""
     for name, value in vars(module).items():
-        if name in _OF_EVERY_MODULE or type(value) is not dict or not value:
+        if name in OF_EVERY_MODULE or type(value) is not dict or not value:
             continue
         if all(isinstance(entry, Tensor) for entry in value.values()):
             journal.note(partial(value.update, dict(value)))
