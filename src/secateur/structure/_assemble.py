@@ -83,15 +83,26 @@ class _Place:
 def _places(component: NDArray[np.int64], units: Units) -> Iterator[_Place]:
     """Yield the families on an axis of these components."""
     family = units.family[component]
+    first = family[0] if len(family) else -1
+    if (family == first).all():
+        if first >= 0:
+            yield _place(int(first), np.arange(len(family)), component, units)
+        return
     order = np.argsort(family, kind="stable")
     edges = np.flatnonzero(np.diff(family[order], prepend=-2, append=-2))
     for start, stop in itertools.pairwise(edges.tolist()):
         number = int(family[order[start]])
         if number >= 0:
-            positions = order[start:stop]
-            unit = np.argsort(units.unit[component[positions]], kind="stable")
-            index = torch.from_numpy(positions[unit].reshape(units.sizes[number], -1))
-            yield _Place(number, positions, index)
+            yield _place(number, order[start:stop], component, units)
+
+
+def _place(
+    family: int, positions: NDArray[np.int64], component: NDArray[np.int64], units: Units
+) -> _Place:
+    """Sort the positions of one family on an axis by the unit they belong to."""
+    unit = np.argsort(units.unit[component[positions]], kind="stable")
+    index = torch.from_numpy(positions[unit].reshape(units.sizes[family], -1))
+    return _Place(family, positions, index)
 
 
 def _maker(members: Sequence[Member], tensors: Mapping[str, TensorInfo]) -> Member:

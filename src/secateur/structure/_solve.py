@@ -51,11 +51,7 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
     """
     a = _joined([edge[0] for edge in tape.edges])
     b = _joined([edge[1] for edge in tape.edges])
-    padded = [
-        (np.maximum(x, y)[(x == CONSTANT_ID) | (y == CONSTANT_ID)], node.reason(_PADDED))
-        for x, y, node in tape.edges
-        if min(x.min(initial=1), y.min(initial=1)) == CONSTANT_ID
-    ]
+    padded = _padded(tape, (a == CONSTANT_ID) | (b == CONSTANT_ID))
     settled = (0, 0)
     while True:
         apart = (a != CONSTANT_ID) & (b != CONSTANT_ID)
@@ -74,6 +70,27 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
         a = np.concatenate([a, *(e[0] for e in extra)])
         b = np.concatenate([b, *(e[1] for e in extra)])
     return _judged(tape, tensors, component, freezes, allow_inexact)
+
+
+def _padded(tape: Tape, is_padded: NDArray[np.bool_]) -> list[tuple[Ids, Reason]]:
+    """Fix what meets padding.
+
+    Args:
+        tape: The trace.
+        is_padded: Whether each pair of ids meets padding, all edges one after another.
+
+    Returns:
+        Ids and reason for each edge that does.
+    """
+    if not is_padded.any():
+        return []
+    found, start = [], 0
+    for x, y, node in tape.edges:
+        own = is_padded[start : start + len(x)]
+        start += len(x)
+        if own.any():
+            found.append((np.maximum(x, y)[own], node.reason(_PADDED)))
+    return found
 
 
 def connected(count: int, a: Ids, b: Ids) -> NDArray[np.int64]:

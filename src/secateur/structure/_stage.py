@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -70,7 +70,8 @@ class Stage:
         """Exchange tensors for twins and set the mode; undo everything on the way out."""
         modules = {id(module): module for module in self._modules.values()}.values()
         saved = [(m, dict(m.__dict__), type(m)) for m in modules]
-        hooks = [(own, dict(own)) for _, state, _ in saved for own in _hooks(state)]
+        hooks = [state[name] for _, state, _ in saved for name in _HOOKS]
+        registered = [dict(own) if own else _NOTHING for own in hooks]
         fastpath = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)
@@ -88,7 +89,7 @@ class Stage:
                 object.__setattr__(module, "__class__", kind)
                 module.__dict__.clear()
                 module.__dict__.update(state)
-            for own, before in hooks:
+            for own, before in zip(hooks, registered, strict=True):
                 if len(own) != len(before):
                     own.clear()
                     own.update(before)
@@ -184,13 +185,10 @@ class Stage:
                 call.first = Given(call.inputs[0], shape, info_of(first).labels)
             call.returns_tuple = isinstance(output, (tuple, list))
             entries = output if call.returns_tuple else (output,)
-            call.returns_values = not all(isinstance(e, Tensor | None) for e in entries)
-            call.outputs = tuple(
-                info_of(t).node if isinstance(t, Tensor) else None for t in entries
-            )
-            call.output_labels = tuple(
-                info_of(t).labels if isinstance(t, Tensor) else () for t in entries
-            )
+            call.returns_values = any(e is not None and not isinstance(e, Tensor) for e in entries)
+            found = [info_of(e) if isinstance(e, Tensor) else _UNKNOWN for e in entries]
+            call.outputs = tuple([info.node for info in found])
+            call.output_labels = tuple([info.labels for info in found])
 
         functions = _Functions(tape, tracer)
         with watched_calls(leave, enter), torch.no_grad(), functions, tracer:
@@ -218,13 +216,10 @@ class Stage:
                         tape.ranges.pop((f"{path}.{name}" if path else name, axis), None)
 
 
-def _hooks(state: Mapping[str, Any]) -> Iterator[dict[Any, Any]]:
-    """Yield the tables in which a module keeps its hooks: a forward may register some."""
-    for name in _HOOKS:
-        yield state[name]
-
-
 _HOOKS = tuple(name for name in vars(nn.Module()) if "hooks" in name and "state_dict" not in name)
+"""Tables in which a module keeps its hooks: a forward may register some."""
+_UNKNOWN = Info()
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 class _Functions(TorchFunctionMode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import sys
@@ -109,7 +110,7 @@ class Tracer(TorchDispatchMode):
             operation = self._operations[func] = _Operation.of(func)
         kwargs = dict(kwargs or {})
         tensors = _tensors_in(args, kwargs)
-        if any(t.device.type != "meta" for t in tensors):
+        if not all(t.is_meta for t in tensors):
             args, kwargs = tree_map_only(Tensor, _on_meta, (args, kwargs))
             tensors = _tensors_in(args, kwargs)
         if kwargs.get("device") is not None or not tensors:
@@ -263,6 +264,7 @@ def _on_meta(tensor: Tensor) -> Tensor:
     return twin
 
 
+@functools.cache
 def is_own_code(file: str) -> bool:
     """Tell whether a source file belongs to PyTorch or to this package."""
     return file.startswith(_OWN_CODE)

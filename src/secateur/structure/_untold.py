@@ -15,6 +15,11 @@ from secateur.structure._structure import Reason
 from secateur.structure._tape import Tape, Use
 from secateur.structure.rules import info_of
 
+_UNTOLD = (
+    nn.Transformer, nn.LayerNorm, nn.RMSNorm, _InstanceNorm, nn.GroupNorm, nn.MultiheadAttention,
+)  # fmt: skip
+"""Layers of which something has to be recorded."""
+
 
 def note_untold(tape: Tape, path: str, module: nn.Module, inputs: Sequence[Any]) -> None:
     """Record what is to be known of a layer before it runs.
@@ -25,6 +30,8 @@ def note_untold(tape: Tape, path: str, module: nn.Module, inputs: Sequence[Any])
         module: The layer.
         inputs: Its positional arguments.
     """
+    if not isinstance(module, _UNTOLD):
+        return
     x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
     if x is not None:
         for slot, axis in _sizes_without_tensors(module, x):

@@ -73,9 +73,9 @@ def cut_(
     check_optimizers(optimizers)
     if not decision:
         return live, edit_of(model)
-    plan = plan_cut(model, structure, live, after)
     copies = [_copy_inside(extra, model) for extra in extra_models]
     with without_collector(), Journal() as journal:
+        plan = plan_cut(model, structure, live, after)
         edit = _cut_one_(model, plan, optimizers, journal)
         for copy in copies:
             _cut_one_(copy, plan, (), journal)
@@ -107,12 +107,13 @@ def _cut_one_(
         if name in plan.slices and isinstance(tensor, nn.Parameter)
     }
     operate_(model, plan, journal)
-    here = {id(tensor) for tensor in model.parameters()}
+    left = named_tensors(model) if plan.stubs else tensors
+    here = {id(tensor) for tensor in left.values()}
     gone = {t: None for t in tensors.values() if isinstance(t, nn.Parameter) and id(t) not in here}
     for optimizer in optimizers:
         follow_(optimizer, cuts, journal)
         forget_(optimizer, gone, journal)
-    edit = compose(edit_of(model), plan, tensors, model)
+    edit = compose(edit_of(model), plan, tensors, left, model)
     record_(model, edit, journal)
     return edit
 

@@ -50,7 +50,9 @@ def _check_units(family: Family, live_U: torch.Tensor, gone: torch.Tensor) -> No
             f"The decision removes units {dead} of family {family.name!r}, which are gone "
             "already. Decide about what `live` says is left."
         )
-    if len(gone) and len(gone.unique()) == int(live_U.sum()):
+    left_U = live_U.clone()
+    left_U[gone] = False
+    if len(gone) and not left_U.any():
         raise SurgeryError(
             f"The decision removes all {int(live_U.sum())} units that are left of family "
             f"{family.name!r}, but one has to stay for the model to run. Leave one out, or remove "
