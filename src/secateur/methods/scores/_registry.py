@@ -1,0 +1,62 @@
+"""The scores by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from secateur.errors import UsageError
+from secateur.methods.scores._protocol import Score, WeightScore
+from secateur.methods.scores._random import Random
+
+_Entry = TypeVar("_Entry")
+
+SCORES: Mapping[str, Callable[[], Score]] = {
+    "random": Random,
+}
+"""Scores of units."""
+
+WEIGHT_SCORES: Mapping[str, Callable[[], WeightScore]] = {
+    "random": Random,
+}
+"""Scores of single weights."""
+
+
+def score_named(name: str) -> Score:
+    """Make a score of units.
+
+    Args:
+        name: A key of `SCORES`.
+
+    Returns:
+        The score with its published settings.
+
+    Raises:
+        UsageError: No score of units has this name.
+    """
+    return _known(name, "units", SCORES)()
+
+
+def weight_score_named(name: str) -> WeightScore:
+    """Make a score of single weights.
+
+    Args:
+        name: A key of `WEIGHT_SCORES`.
+
+    Returns:
+        The score with its published settings.
+
+    Raises:
+        UsageError: No score of weights has this name.
+    """
+    return _known(name, "single weights", WEIGHT_SCORES)()
+
+
+def _known(name: str, of_what: str, entries: Mapping[str, _Entry]) -> _Entry:
+    if name in entries:
+        return entries[name]
+    names = sorted(entries)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UsageError(f"No score of {of_what} is called {name!r}: use {', '.join(names)}.{hint}")
