@@ -41,6 +41,7 @@ class LoopHooks:
     Attributes:
         gates: The model's gates; replaced after a removal.
         can_measure: Whether the user's loss could be computed again so far.
+        side_samples: Samples that went through the model, without gradients, to measure losses.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class LoopHooks:
     ) -> None:
         self.gates = gates
         self.can_measure = True
+        self.side_samples = 0
         self._model = model
         self._optimizer = optimizer
         self._search = search
@@ -235,7 +237,7 @@ class LoopHooks:
         if window is None or window.probe is None or not self.can_measure:
             return
         with self.muted():
-            window.measure(program, self._model, self.gates)
+            self.side_samples += window.measure(program, self._model, self.gates)
 
     def _give_up(self, reason: str) -> None:
         if self.can_measure:

@@ -118,6 +118,14 @@ class Session:
         return self._macs_share
 
     @property
+    def side_samples(self) -> int:
+        """Samples that went through the model on the side, since the session began or resumed.
+
+        Each is one forward pass without gradients, beside those of the training itself.
+        """
+        return self._loop.side_samples
+
+    @property
     def training_macs_share(self) -> float:
         """MACs spent on training so far, as a share of the starting network's for as many steps."""
         return self._spent_steps / self.step if self.step else 1.0

@@ -54,8 +54,7 @@ class Window:
             args: Positional arguments of the model.
             kwargs: Keyword arguments of the model.
         """
-        tensors = tensors_in((args, kwargs))
-        self.num_samples += next((len(tensor) for tensor in tensors if tensor.ndim), 1)
+        self.num_samples += _num_samples(args, kwargs)
 
     def restart(self) -> None:
         """Forget the batches of a step that was skipped."""
@@ -67,7 +66,7 @@ class Window:
         world = distributed.get_world_size() if _is_distributed() else 1
         return max(1, self.num_samples) * world
 
-    def measure(self, program: LossProgram, model: nn.Module, gates: Gates) -> None:
+    def measure(self, program: LossProgram, model: nn.Module, gates: Gates) -> int:
         """Add the rise of one loss: with the probe's structures off, minus as the user saw it.
 
         The losses of several backward passes of a step add up, as their gradients do.
@@ -76,6 +75,9 @@ class Window:
             program: How the loss follows from the model's output.
             model: The model; its hooks must be mute.
             gates: Its gates, as they were in the user's forward pass.
+
+        Returns:
+            Number of samples that went through the model once more.
 
         Raises:
             NotReplayableError: The extra forward pass returned something else.
@@ -88,11 +90,13 @@ class Window:
             units_U, layers_L = units_U & self.draw.units_U, layers_L & self.draw.layers_L
         with gates.also_closed(units_U, layers_L), buffers_kept(model):
             outputs: dict[int, Tensor] = {}
+            again = [forward for forward in program.forwards if forward.returned_off is None]
             for forward in program.forwards:
                 off = _forward_again(forward, model)
                 outputs |= {id(t): other for t, other in zip(forward.returned, off, strict=True)}
             rise = program.replay(outputs) - program.recorded()
         self.rise = rise if self.rise is None else self.rise + rise
+        return sum(_num_samples(forward.args, forward.kwargs) for forward in again)
 
     def measured(self) -> float | None:
         """Return the rise in nats, averaged over all processes; None if nothing was measured."""
@@ -106,6 +110,10 @@ class Window:
             distributed.all_reduce(rise)
         total, count = rise.tolist()
         return total / count if count else None
+
+
+def _num_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    return next((len(tensor) for tensor in tensors_in((args, kwargs)) if tensor.ndim), 1)
 
 
 def _counted(rise: Tensor) -> Tensor:

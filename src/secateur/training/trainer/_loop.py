@@ -70,7 +70,8 @@ class Loop:
     Attributes:
         step: Optimizer steps taken.
         search: Structure discovery; None until it is attached and for runs without it.
-        training_macs: Multiply-accumulates spent on training so far.
+        training_macs: Multiply-accumulates spent on training so far, those of losses measured on
+            the side included.
         train_seconds: Seconds spent on training and validation so far.
     """
 
@@ -203,6 +204,10 @@ class Loop:
         return 1.0 if self.search is None else self.search.macs_share
 
     @property
+    def _side_samples(self) -> int:
+        return 0 if self.search is None else self.search.side_samples
+
+    @property
     def _lr(self) -> float:
         settings = self._config.training
         return learning_rate(
@@ -231,15 +236,16 @@ class Loop:
     def _train_on(self, images: Tensor, labels: Tensor) -> None:
         for group in self._parts.optimizer.param_groups:
             group["lr"] = self._lr
+        side_before = self._side_samples
         logits = self.network(images)
         smoothing = self._config.training.label_smoothing
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         self._loss = loss.detach()
         self._parts.fabric.backward(loss)
-        macs_per_image = self.macs
+        forwards = FORWARDS_PER_STEP * len(labels) + self._side_samples - side_before
+        self.training_macs += forwards * self.macs
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self.training_macs += FORWARDS_PER_STEP * macs_per_image * len(labels)
         self._tally.add(loss, logits, labels)
         self.step += 1
         if self.search is None or self.search.settled:
