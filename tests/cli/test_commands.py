@@ -221,6 +221,7 @@ def test_the_comparison_is_of_the_figures(monkeypatch):
             latency={1: trainer.Latency(before=0.004, after=0.003)},
             threads=1,
             train_seconds=seconds,
+            training_macs=0.0,
             report=None,
         )
 

@@ -94,7 +94,7 @@ def test_a_whole_number_serves_as_a_number(file):
         (
             "model.widht=2",
             "model.widht in FILE is not a setting. Did you mean 'width'? "
-            "[model] knows name, width.",
+            "[model] knows name, width, weights.",
         ),
         (
             "serach.price=2",

@@ -12,10 +12,11 @@ from secateur.training.trainer._discovery import build_method
 from secateur.training.trainer._latency import Latency, measure_latency
 from secateur.training.trainer._loop import InterruptedRunError
 from secateur.training.trainer._network import load_network
+from secateur.training.trainer._outcome import Outcome, read_outcome
 from secateur.training.trainer._parts import count_macs, load_data
 from secateur.training.trainer._progress import OnProgress, Progress
 from secateur.training.trainer._run_folder import create_run, is_finished, open_run
-from secateur.training.trainer._train import Outcome, train
+from secateur.training.trainer._train import train
 
 __all__ = [
     "Config",
@@ -38,6 +39,7 @@ __all__ = [
     "measure_latency",
     "open_run",
     "read_config",
+    "read_outcome",
     "train",
     "write_config",
 ]

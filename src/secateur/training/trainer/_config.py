@@ -13,31 +13,45 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-def _folder_name(name: str) -> str:
+def folder_name(name: str) -> str:
+    """Return a name that can be a folder's, or refuse it.
+
+    Args:
+        name: What the user wrote.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: It holds a separator, or is empty.
+    """
     if not name or name in {".", ".."} or PurePath(name).name != name or "\\" in name:
         raise ValueError("it becomes part of a folder's name, so it must not contain / or \\")
     return name
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     """Settings that no one misspells unnoticed: unknown names and wrong types are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The section ``[model]``.
 
     Attributes:
         name: A reference network, ``torchvision/NAME`` or ``timm/NAME``.
         width: Factor on every hidden width of a reference network.
+        weights: Folder of a finished run, or one that `secateur.save` wrote: the run begins with
+            that network, as small as it is, instead of random weights.
     """
 
     name: str
     width: Positive = 1.0
+    weights: str | None = None
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """The section ``[data]``; what is left out is as the data set has it.
 
     Attributes:
@@ -59,7 +73,7 @@ class DataConfig(_Section):
     download: bool | None = None
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """The section ``[training]``.
 
     Attributes:
@@ -103,14 +117,11 @@ class TrainingConfig(_Section):
         return self
 
 
-class SearchConfig(_Section):
-    """The section ``[search]``: structure discovery; without it the network stays as it is.
+class SearchSettings(Section):
+    """How structure discovery works, apart from its goal.
 
     Attributes:
         method: The method that decides what goes.
-        price: Nats of loss that 100 % of the complexity is worth.
-        target_macs: Share of the MACs to end at, instead of a price.
-        target_params: Share of the parameters to end at, instead of a price.
         compute_share: 1 counts MACs only, 0 parameters only.
         layer_share: 0 removes units only, 1 layers only.
         reference: ``[MACs, parameters]`` that count as 100 %; those of the starting network if left
@@ -120,14 +131,25 @@ class SearchConfig(_Section):
     """
 
     method: Literal["complexity-aware"] = "complexity-aware"
-    price: NotNegative | None = None
-    target_macs: Annotated[float, Field(gt=0, lt=1)] | None = None
-    target_params: Annotated[float, Field(gt=0, lt=1)] | None = None
     compute_share: Share | None = None
     layer_share: Share | None = None
     reference: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None
     patience: Count | None = None
     settle_at: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class SearchConfig(SearchSettings):
+    """The section ``[search]``: structure discovery; without it the network stays as it is.
+
+    Attributes:
+        price: Nats of loss that 100 % of the complexity is worth.
+        target_macs: Share of the MACs to end at, instead of a price.
+        target_params: Share of the parameters to end at, instead of a price.
+    """
+
+    price: NotNegative | None = None
+    target_macs: Annotated[float, Field(gt=0, lt=1)] | None = None
+    target_params: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _one_goal(self) -> SearchConfig:
@@ -141,7 +163,7 @@ class SearchConfig(_Section):
         return self
 
 
-class Config(_Section):
+class Config(Section):
     """All settings of a run.
 
     Attributes:
@@ -152,7 +174,7 @@ class Config(_Section):
         search: Structure discovery; None trains the network as it is.
     """
 
-    name: Annotated[str, AfterValidator(_folder_name)] = "run"
+    name: Annotated[str, AfterValidator(folder_name)] = "run"
     model: ModelConfig
     data: DataConfig
     training: TrainingConfig

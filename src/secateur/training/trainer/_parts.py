@@ -13,6 +13,7 @@ from secateur import data, models
 from secateur.data import Batches, Dataset
 from secateur.errors import UsageError
 from secateur.models import ModelShape
+from secateur.storage import load
 from secateur.training.trainer._config import Config, TrainingConfig
 
 
@@ -58,7 +59,7 @@ def build_parts(config: Config) -> Parts:
     fabric = _fabric(settings)
     dataset = load_data(config)
     shape = network_shape(config, dataset)
-    model = build_network(config, shape).to(fabric.device)
+    model = begin_network(config, shape).to(fabric.device)
     model = model.to(memory_format=_memory_format(settings))  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(settings.seed)
     train = Batches(
@@ -128,6 +129,25 @@ def network_shape(config: Config, dataset: Dataset) -> ModelShape:
     )
 
 
+def begin_network(config: Config, shape: ModelShape) -> nn.Module:
+    """Make the network that a run begins with: fresh, or one that was saved.
+
+    Args:
+        config: Settings of the run.
+        shape: What the network must fit.
+
+    Returns:
+        The network on the CPU; smaller than `build_network` makes it where it was cut before.
+
+    Raises:
+        UsageError: The network is unknown or does not fit the images.
+        StorageError: The saved network cannot be read, or is another one than the config names.
+    """
+    if config.model.weights is None:
+        return build_network(config, shape)
+    return load(lambda: build_network(config, shape), config.model.weights)
+
+
 def build_network(config: Config, shape: ModelShape) -> nn.Module:
     """Build the network that a config names.
 
@@ -136,7 +156,7 @@ def build_network(config: Config, shape: ModelShape) -> nn.Module:
         shape: What the network must fit.
 
     Returns:
-        The network with random weights from torch's global generator, on the CPU.
+        The network at its full size, with random weights from torch's global generator, on the CPU.
 
     Raises:
         UsageError: The network is unknown or does not fit the images.

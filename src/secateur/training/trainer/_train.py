@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +20,14 @@ from secateur.training.trainer._discovery import begin_search
 from secateur.training.trainer._evaluate import evaluate
 from secateur.training.trainer._event_log import EventLog
 from secateur.training.trainer._interrupt import interruptible
-from secateur.training.trainer._latency import Latency, measure_latency
+from secateur.training.trainer._latency import measure_latency
 from secateur.training.trainer._loop import Loop, Surroundings
-from secateur.training.trainer._parts import Parts, build_network, build_parts, count_macs
+from secateur.training.trainer._outcome import Outcome
+from secateur.training.trainer._parts import Parts, begin_network, build_parts, count_macs
 from secateur.training.trainer._progress import OnProgress, Progress
 from secateur.training.trainer._random_state import own_generators
 from secateur.training.trainer._run_folder import is_finished, open_run
 from secateur.training.trainer._threads import own_threads
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a finished run came to.
-
-    Attributes:
-        run: Its folder.
-        test_accuracy: In [0, 1], on images that neither training nor decisions saw.
-        test_loss: In nats.
-        macs_before: Multiply-accumulates of one image at the start.
-        macs: Of the finished network.
-        params_before: Parameters at the start.
-        params: Of the finished network.
-        latency: Batch size to measured seconds of the starting and the finished network.
-        threads: CPU threads with which the latency was measured.
-        train_seconds: Of training and validation.
-        report: The page that shows it all.
-    """
-
-    run: Path
-    test_accuracy: float
-    test_loss: float
-    macs_before: float
-    macs: float
-    params_before: int
-    params: int
-    latency: Mapping[int, Latency]
-    threads: int
-    train_seconds: float
-    report: Path
 
 
 def train(run: Path, *, on_progress: OnProgress, baseline: Path | None = None) -> Outcome:
@@ -170,7 +140,7 @@ def _finish(
     loop.report("test")
     test = evaluate(loop.network, parts.test)
     loop.report("measure")
-    fresh = build_network(config, parts.shape).to(parts.fabric.device)
+    fresh = begin_network(config, parts.shape).to(parts.fabric.device)
     latency = measure_latency(fresh, parts.model, parts.image)
     outcome = Outcome(
         run=surroundings.run,
@@ -183,6 +153,7 @@ def _finish(
         latency=latency,
         threads=torch.get_num_threads(),
         train_seconds=loop.train_seconds,
+        training_macs=loop.training_macs,
         report=surroundings.run / "report.html",
     )
     families = () if report is None else report.families
