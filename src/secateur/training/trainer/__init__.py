@@ -5,7 +5,10 @@ from secateur.training.trainer._config import (
     DataConfig,
     ModelConfig,
     SearchConfig,
+    SearchSettings,
+    Section,
     TrainingConfig,
+    folder_name,
 )
 from secateur.training.trainer._config_file import check_config, read_config, write_config
 from secateur.training.trainer._discovery import build_method
@@ -13,9 +16,18 @@ from secateur.training.trainer._latency import Latency, measure_latency
 from secateur.training.trainer._loop import InterruptedRunError
 from secateur.training.trainer._network import load_network
 from secateur.training.trainer._outcome import Outcome, read_outcome
-from secateur.training.trainer._parts import count_macs, load_data
+from secateur.training.trainer._parts import (
+    build_network,
+    build_parts,
+    count_macs,
+    load_data,
+    network_shape,
+    place,
+)
 from secateur.training.trainer._progress import OnProgress, Progress
 from secateur.training.trainer._run_folder import create_run, is_finished, open_run
+from secateur.training.trainer._settings_file import check_settings, read_table, write_settings
+from secateur.training.trainer._threads import own_threads
 from secateur.training.trainer._train import train
 
 __all__ = [
@@ -28,18 +40,29 @@ __all__ = [
     "Outcome",
     "Progress",
     "SearchConfig",
+    "SearchSettings",
+    "Section",
     "TrainingConfig",
     "build_method",
+    "build_network",
+    "build_parts",
     "check_config",
+    "check_settings",
     "count_macs",
     "create_run",
+    "folder_name",
     "is_finished",
     "load_data",
     "load_network",
     "measure_latency",
+    "network_shape",
     "open_run",
+    "own_threads",
+    "place",
     "read_config",
     "read_outcome",
+    "read_table",
     "train",
     "write_config",
+    "write_settings",
 ]

@@ -59,8 +59,7 @@ def build_parts(config: Config) -> Parts:
     fabric = _fabric(settings)
     dataset = load_data(config)
     shape = network_shape(config, dataset)
-    model = begin_network(config, shape).to(fabric.device)
-    model = model.to(memory_format=_memory_format(settings))  # type: ignore[call-overload]
+    model = place(begin_network(config, shape), settings)
     generator = torch.Generator().manual_seed(settings.seed)
     train = Batches(
         dataset,
@@ -92,6 +91,25 @@ def build_parts(config: Config) -> Parts:
         test=test,
         image=next(iter(validation))[0][:1],
     )
+
+
+def place(model: nn.Module, settings: TrainingConfig) -> nn.Module:
+    """Bring a network to where a run has it.
+
+    Args:
+        model: The network.
+        settings: Of the training: device and layout in memory.
+
+    Returns:
+        The same network.
+
+    Raises:
+        UsageError: The machine has no such device.
+    """
+    placed: nn.Module = model.to(_fabric(settings).device).to(
+        memory_format=_memory_format(settings)  # type: ignore[call-overload]
+    )
+    return placed
 
 
 def load_data(config: Config) -> Dataset:
