@@ -21,12 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import secateur
 from secateur.structure import Decision, Live, Structure, prove
-from secateur.surgery import _masked, _randomise, _steady, cut_
+from secateur.surgery import _masked, _precision, _randomise, _steady, cut_
 
 SHARE = 0.3
 """Part of every family that is removed."""
 EXACT = {torch.float64: 1e-9, torch.float32: 1e-3}
-"""Largest difference, as a part of the largest output, that rounding explains."""
+"""Largest difference, as a part of the largest output, that rounding explains in a model that
+computes in this type throughout."""
 
 
 @dataclass(slots=True)
@@ -85,11 +86,14 @@ def measure(
     _masked.silence_(masked, structure, live)
     model.to(dtype), masked.to(dtype)
     precise = tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, example)
-    with _masked.LiveNorms(masked, structure, live):
-        expected = _run(masked, precise)
-    del masked
-    values["difference"] = difference(expected, _run(model, precise))
-    if not values["difference"] <= EXACT[dtype]:
+    with _precision.Precision() as precision:
+        with _masked.LiveNorms(masked, structure, live):
+            expected = _run(masked, precise)
+        del masked
+        values["difference"] = difference(expected, _run(model, precise))
+    values["rounds_to"] = _precision.name_of(precision.coarsest)
+    allowed = max(EXACT[dtype], _precision.allowed_difference(precision.coarsest))
+    if not values["difference"] <= allowed:
         raise AssertionError(f"masked and smaller model differ by {values['difference']:.1e}")
     record.stage = "backward"
     _backward(model, precise)

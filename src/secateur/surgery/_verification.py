@@ -15,6 +15,7 @@ class Verification:
         num_layers: Layers removed.
         difference: Largest difference between masked and smaller model over all outputs, divided
             by the largest magnitude of that output.
+        precision: Coarsest type that the model rounds to in its forward, such as ``"float64"``.
         macs_share: MACs of the smallest model, as a part of those of the whole.
     """
 
@@ -22,11 +23,14 @@ class Verification:
     num_units: int
     num_layers: int
     difference: float
+    precision: str
     macs_share: float
 
     def __str__(self) -> str:
+        rounding = "" if self.precision == "float64" else f" (it computes in {self.precision})"
         return (
             f"exact: {self.num_units} units of {self.num_families} families and "
             f"{self.num_layers} layers removed ({self.macs_share:.0%} of the MACs left), largest "
-            f"difference {self.difference:.1e} of the output, in evaluation and training mode"
+            f"difference {self.difference:.1e} of the output{rounding}, in evaluation and "
+            "training mode"
         )

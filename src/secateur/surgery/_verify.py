@@ -15,12 +15,10 @@ from secateur.structure import Decision, Live, Structure, map_tensors, trace, wa
 from secateur.surgery._copy import copy_of
 from secateur.surgery._cut import cut_
 from secateur.surgery._masked import LiveNorms, silence_
+from secateur.surgery._precision import Precision, allowed_difference, name_of
 from secateur.surgery._randomise import randomise_
 from secateur.surgery._steady import Steady
 from secateur.surgery._verification import Verification
-
-MAX_DIFFERENCE = 1e-10
-"""Part of the largest output by which rounding may move an output in float64."""
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -40,6 +38,9 @@ def verify(
     outputs are compared with those of the whole model with the same structures silenced, in
     evaluation and in training mode (without dropout). The model itself is not touched.
 
+    A model may compute parts in float32 whatever its weights are, as language models do with their
+    norms. That is seen while it runs, and only then may outputs differ by the rounding of float32.
+
     Args:
         model: The model.
         example_inputs: What it is called with: a tensor, a tuple of positional arguments or a dict
@@ -56,7 +57,7 @@ def verify(
         MiswiredError: The outputs differ, or the smaller model does not run.
         NothingRemovableError: There is nothing to remove.
         TraceError: The forward cannot be followed.
-        UsageError: ``fraction`` is not between 0 and 1.
+        UsageError: ``fraction`` is not between 0 and 1, or the model computes in half precision.
 
     Example:
         >>> import torch
@@ -94,14 +95,17 @@ def _verified(
     masked = copy_of(small)
     examples = _examples(masked, structure, generator)
     live, difference = structure.everything(), 0.0
+    precision = Precision()
     for decision in _decisions(structure, fraction, generator):
         live, _ = cut_(small, structure, live, decision)
         silence_(masked, structure, live)
-        difference = max(difference, _compare(masked, small, structure, live, examples))
-    if not difference <= MAX_DIFFERENCE:
+        with precision:
+            difference = max(difference, _compare(masked, small, structure, live, examples))
+    bound = allowed_difference(precision.coarsest)
+    if not difference <= bound:
         raise MiswiredError(
             f"The smaller {type(model).__name__} differs from the masked one by {difference:.1e} "
-            f"of the largest output, expected at most {MAX_DIFFERENCE:.0e}. "
+            f"of the largest output, expected at most {bound:.0e}. "
             "Please report the model, and do not remove anything from it until this is fixed."
         )
     gone = [int((~mask).sum()) for mask in live.units]
@@ -111,6 +115,7 @@ def _verified(
         num_units=sum(gone),
         num_layers=int((~live.layers).sum()),
         difference=difference,
+        precision=name_of(precision.coarsest),
         macs_share=macs.value(live.counts, live.layers) / macs.value(),
     )
 
