@@ -68,6 +68,7 @@ class Gates:
         self._gate_of_position = gate.to(self._device)
         self._by_gate = torch.argsort(gate, stable=True).to(self._device)
         self._positions_G = torch.bincount(gate, minlength=num_gates).to(self._device)
+        self._always = torch.ones(structure.num_layers + 1, device=self._device)
         self._sizes = [len(factor.gate) for factor in self._factors]
         self._masks: list[Tensor] | None = None
         self._copies: list[Tensor] = []
@@ -151,6 +152,25 @@ class Gates:
             products = dict(zip(grads, product, strict=True))
         sums = [self._sum(number, products) for number in range(len(self._factors))]
         return self._by_unit_and_layer(sums)
+
+    def weights_at(self, gate_U: Tensor) -> tuple[Tensor, ...]:
+        """Return the gated weights as gates of units would make them, and leave the model alone.
+
+        A pure function of its argument, so that `torch.func` can differentiate and vectorise it.
+
+        Args:
+            gate_U: What every unit's gate multiplies with, ``[U]``; 1 is open, 0 closed.
+
+        Returns:
+            One tensor for each of ``parameters``.
+        """
+        gate_G = torch.cat([gate_U.to(self._device), self._always])
+        values = gate_G[self._gate_of_position].split(self._sizes)
+        weights = list(self._copies or [parameter.data for parameter in self.parameters])
+        for factor, value in zip(self._factors, values, strict=True):
+            weight = weights[factor.parameter]
+            weights[factor.parameter] = weight * value.view(factor.shape).to(weight.dtype)
+        return tuple(weights)
 
     def zero_closed_gradients_(self) -> None:
         """Zero the gradients of the slices that were closed, and forget what was closed.

@@ -1,6 +1,7 @@
 """Floor 2, for good: removal of units and layers, its record, and the check that it is exact."""
 
 from secateur.structure import AttributeValue
+from secateur.surgery._copy import copy_of
 from secateur.surgery._cut import cut_
 from secateur.surgery._edit import Edit
 from secateur.surgery._rehearse import rehearse
@@ -8,4 +9,13 @@ from secateur.surgery._replay import replay_
 from secateur.surgery._verification import Verification
 from secateur.surgery._verify import verify
 
-__all__ = ["AttributeValue", "Edit", "Verification", "cut_", "rehearse", "replay_", "verify"]
+__all__ = [
+    "AttributeValue",
+    "Edit",
+    "Verification",
+    "copy_of",
+    "cut_",
+    "rehearse",
+    "replay_",
+    "verify",
+]

@@ -40,14 +40,14 @@ class Subject:
     loss: Loss | None = None
     generator: torch.Generator
 
-    def losses(self) -> Iterator[Tensor]:
+    def data(self) -> Iterator[Any]:
         """Go through the batches.
 
         Yields:
-            The loss of each batch, a scalar of the model as it is at that moment.
+            Each batch.
 
         Raises:
-            UsageError: There is no loss or no batch, or a loss is not a finite scalar.
+            UsageError: There is no loss or no batch.
         """
         if self.loss is None:
             raise UsageError(
@@ -55,18 +55,40 @@ class Subject:
                 "model and a batch, such as `lambda model, batch: "
                 "F.cross_entropy(model(batch[0]), batch[1])`, or use a score that needs no data."
             )
-        number = 0
-        for batch in self.batches:
-            value = self.loss(self.model, batch)
-            _check_scalar(value, number)
-            yield value
-            number += 1
-        if number == 0:
+        number = -1
+        for number, batch in enumerate(self.batches):  # noqa: B007 (it is read after the loop)
+            yield batch
+        if number < 0:
             raise UsageError(
                 "This score measures a loss, and there is no batch to measure it on. Pass data=, "
                 "an iterable of batches such as a DataLoader or a list; an iterator that is used "
                 "up yields nothing the second time."
             )
+
+    def loss_of(self, batch: Any) -> Tensor:
+        """Measure the loss of the model as it is at the moment.
+
+        Args:
+            batch: One of `data`.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            UsageError: The loss is not a finite scalar.
+        """
+        assert self.loss is not None
+        value = self.loss(self.model, batch)
+        _check_scalar(value)
+        return value
+
+    def losses(self) -> Iterator[Tensor]:
+        """Go through the batches.
+
+        Returns:
+            The loss of each batch, a scalar of the model as it is at that moment.
+        """
+        return map(self.loss_of, self.data())
 
 
 class Score(Protocol):
@@ -114,17 +136,16 @@ class WeightScore(Protocol):
         ...
 
 
-def _check_scalar(value: object, number: int) -> None:
+def _check_scalar(value: object) -> None:
     if not isinstance(value, Tensor) or value.dim() != 0:
-        what = (
-            f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        )
+        shape = list(value.shape) if isinstance(value, Tensor) else None
+        what = repr(value) if shape is None else f"a tensor of shape {shape}"
         raise UsageError(
-            f"The loss of batch {number} is {what}, expected a scalar tensor. Let the loss return "
-            "the mean over the batch."
+            f"The loss of a batch is {what}, expected a scalar tensor. Let the loss return the "
+            "mean over the batch."
         )
     if not bool(torch.isfinite(value.detach())):
         raise UsageError(
-            f"The loss of batch {number} is {float(value)}; scores of it would mean nothing. Check "
+            f"The loss of a batch is {float(value)}, and scores of it would mean nothing. Check "
             "the data and the model, or leave the batch out."
         )

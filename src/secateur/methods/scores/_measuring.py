@@ -1,0 +1,68 @@
+"""A model in evaluation mode with every gradient on, for a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def measuring(model: nn.Module, *, batch_statistics: bool = False) -> Generator[None]:
+    """Let gradients of a model be taken without leaving a trace in it.
+
+    Inside the block the model is in evaluation mode, every floating-point parameter requires a
+    gradient, and no parameter has one yet. Afterwards modes, gradients, ``requires_grad`` and
+    buffers are as they were, bit for bit.
+
+    Args:
+        model: The model.
+        batch_statistics: Whether batch norms take the statistics of each batch. Those they have
+            collected mean nothing in a network that has not been trained.
+
+    Yields:
+        Nothing.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    parameters = [(p, p.grad, p.requires_grad) for p in model.parameters()]
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module.__dict__["_buffers"].items()
+        if buffer is not None
+    ]
+    try:
+        model.eval()
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.training = batch_statistics
+        for parameter, _, _ in parameters:
+            parameter.grad = None
+            parameter.requires_grad_(parameter.is_floating_point())
+        with torch.enable_grad():
+            yield
+    finally:
+        for module, name, buffer, content in buffers:
+            module.__dict__["_buffers"][name] = buffer
+            buffer.data.copy_(content)
+        for parameter, grad, required in parameters:
+            parameter.requires_grad_(required)
+            parameter.grad = grad
+        for module, training in modes:
+            module.training = training
+
+
+def take_gradients(model: nn.Module, loss: Tensor) -> None:
+    """Set every parameter's gradient to that of one loss.
+
+    Args:
+        model: The model, inside `measuring`.
+        loss: A scalar of it.
+    """
+    for parameter in model.parameters():
+        parameter.grad = None
+    if loss.requires_grad:
+        loss.backward()
