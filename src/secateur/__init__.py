@@ -7,7 +7,7 @@ do not earn their cost, removes them while training runs, and leaves an ordinary
 from secateur import errors
 from secateur._version import __version__
 from secateur.errors import SecateurError
-from secateur.methods import ComplexityAware
+from secateur.methods import ComplexityAware, Pruned, prune
 from secateur.storage import export, load, save
 from secateur.structure import Structure, trace
 from secateur.surgery import Verification, verify
@@ -15,6 +15,7 @@ from secateur.training import attach
 
 __all__ = [
     "ComplexityAware",
+    "Pruned",
     "SecateurError",
     "Structure",
     "Verification",
@@ -23,6 +24,7 @@ __all__ = [
     "errors",
     "export",
     "load",
+    "prune",
     "save",
     "trace",
     "verify",

@@ -4,6 +4,8 @@ from secateur.methods._complexity_aware import ComplexityAware
 from secateur.methods._complexity_search import ComplexitySearch
 from secateur.methods._estimators import Estimator
 from secateur.methods._protocol import Draw, Method, Search, State
+from secateur.methods._prune import prune
+from secateur.methods._pruned import Pruned, Round
 
 __all__ = [
     "ComplexityAware",
@@ -11,6 +13,9 @@ __all__ = [
     "Draw",
     "Estimator",
     "Method",
+    "Pruned",
+    "Round",
     "Search",
     "State",
+    "prune",
 ]

@@ -2,7 +2,7 @@
 
 from secateur.structure import AttributeValue
 from secateur.surgery._copy import copy_of
-from secateur.surgery._cut import cut_
+from secateur.surgery._cut import cut_, edit_of
 from secateur.surgery._edit import Edit
 from secateur.surgery._rehearse import rehearse
 from secateur.surgery._replay import replay_
@@ -15,6 +15,7 @@ __all__ = [
     "Verification",
     "copy_of",
     "cut_",
+    "edit_of",
     "rehearse",
     "replay_",
     "verify",
