@@ -31,18 +31,23 @@ DATA = Path(__file__).parents[2] / "shared" / "data" / "cifar10-jpeg.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A schedule: image size in pixels, epochs, epochs of warm-up, seeds."""
+    """A schedule: image size in pixels, epochs, epochs of warm-up, seeds, end of the search."""
 
     size: int
     epochs: int
     warmup_epochs: float
     seeds: int
     precision: str
+    settle_at: float | None
 
 
 PRESETS = {
-    "cpu": Preset(size=16, epochs=8, warmup_epochs=1.0, seeds=1, precision="32-true"),
-    "gpu": Preset(size=32, epochs=160, warmup_epochs=5.0, seeds=3, precision="32-true"),
+    "cpu": Preset(
+        size=16, epochs=8, warmup_epochs=1.0, seeds=1, precision="32-true", settle_at=0.5
+    ),
+    "gpu": Preset(
+        size=32, epochs=160, warmup_epochs=5.0, seeds=3, precision="32-true", settle_at=None
+    ),
 }
 
 
@@ -97,7 +102,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="the .npz of JPEG files")
     parser.add_argument("--price", type=float, default=0.5, help="nats per 100 %% of the MACs")
     parser.add_argument(
-        "--settle-at", type=float, help="share of the run until the structure is final"
+        "--settle-at",
+        type=float,
+        help="share of the run until the structure is final (default: the preset's)",
     )
     parser.add_argument("--seeds", type=int, help="number of seeds (default: the preset's)")
     parser.add_argument("--out", type=Path, help="keep the run folders here")
@@ -108,7 +115,8 @@ def main() -> None:
     for seed in range(options.seeds or preset.seeds):
         base = folder / f"seed-{seed}"
         dense = run_once(config(preset, options.data, seed), base / "dense", f"dense {seed}")
-        search = trainer.SearchConfig(price=options.price, settle_at=options.settle_at)
+        settle_at = preset.settle_at if options.settle_at is None else options.settle_at
+        search = trainer.SearchConfig(price=options.price, settle_at=settle_at)
         settings = config(preset, options.data, seed, search=search)
         found = run_once(settings, base / "found", f"found {seed}")
         width = width_for(found.macs, preset.size)
