@@ -6,7 +6,7 @@ light or dark scheme, so that a figure is made once and fits both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,9 @@ FOUND_SOFT, FOUND_FAINT, EMPTY, INK, FAINT = (
     "--ink-soft",
     "--line",
 )
+
+SERIES = ("--series-a", "--series-b", "--series-c", "--series-d", "--series-e", "--series-f")
+"""Colours of things that are told apart and stand for nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,22 @@ class Panel:
     figures: tuple[Figure, ...] = ()
     keys: tuple[Key, ...] = ()
     columns: Literal["one", "two", "many"] = "one"
+
+
+def figures_of(panels: Iterable[Panel]) -> dict[str, Spec]:
+    """Collect the figures of a page under the names by which its script finds them.
+
+    Args:
+        panels: The sections of the page.
+
+    Returns:
+        ``NAME-NUMBER`` to traces and layout.
+    """
+    return {
+        f"{panel.name}-{number}": {"data": figure.traces, "layout": figure.layout}
+        for panel in panels
+        for number, figure in enumerate(panel.figures)
+    }
 
 
 def line(curve: Curve, name: str, colour: str, **more: object) -> Spec:

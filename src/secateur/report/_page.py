@@ -6,22 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 from pydantic import JsonValue
 
 from secateur.errors import StorageError
 from secateur.report import _text
 from secateur.report._cards import cards, summary
 from secateur.report._events import read_events
-from secateur.report._figure import Panel, Spec
+from secateur.report._figure import Panel
 from secateur.report._history import History, Removal
 from secateur.report._latency import latency
 from secateur.report._layers import layers, strip
 from secateur.report._over_time import accuracy_and_macs, price
 from secateur.report._parameters import theta
 from secateur.report._read_history import history_of
-from secateur.report._templates import templates
+from secateur.report._templates import render_page
 from secateur.report._training_cost import training_cost
 from secateur.report._widths import widths
 from secateur.report._worth import worth
@@ -91,32 +89,21 @@ def render(run: History, dense: History | None, *, name: str, config: str) -> st
         The whole page.
     """
     panels = [panel for make in SECTIONS if (panel := make(run, dense)) is not None]
-    figures: dict[str, Spec] = {
-        f"{panel.name}-{number}": {"data": figure.traces, "layout": figure.layout}
-        for panel in panels
-        for number, figure in enumerate(panel.figures)
-    }
-    return (
-        templates()
-        .get_template("page.html")
-        .render(
-            name=name,
-            heading=_heading(run, name),
-            facts=_facts(run),
-            summary=summary(run, dense),
-            notes=_notes(run, dense),
-            cards=cards(run, dense),
-            panels=panels,
-            strip=strip(run),
-            figures=figures,
-            rows=[_row(removal, run) for removal in run.removals],
-            has_difference=any(removal.max_difference is not None for removal in run.removals),
-            clock=run.clock,
-            tables=_tables(run),
-            config=config,
-            # The library's own file, trusted: it goes in as it is, once.
-            plotly=Markup(get_plotlyjs()),  # noqa: S704
-        )
+    return render_page(
+        "page.html",
+        name=name,
+        heading=_heading(run, name),
+        facts=_facts(run),
+        summary=summary(run, dense),
+        notes=_notes(run, dense),
+        cards=cards(run, dense),
+        panels=panels,
+        strip=strip(run),
+        rows=[_row(removal, run) for removal in run.removals],
+        has_difference=any(removal.max_difference is not None for removal in run.removals),
+        clock=run.clock,
+        tables=_tables(run),
+        config=config,
     )
 
 

@@ -1,0 +1,65 @@
+"""What pages in the look of the report are made of."""
+
+from secateur.report._cards import Card
+from secateur.report._figure import (
+    DENSE,
+    FAINT,
+    FOUND,
+    INK,
+    SERIES,
+    Figure,
+    Key,
+    Panel,
+    Spec,
+    axis,
+    caption,
+    figures_of,
+    layout,
+)
+from secateur.report._templates import render_page
+from secateur.report._text import (
+    MINUS,
+    NBSP,
+    UNKNOWN,
+    count,
+    joined,
+    milliseconds,
+    percent,
+    plain,
+    plural,
+    seconds,
+    subject,
+    times,
+)
+from secateur.report._write import write_beside
+
+__all__ = [
+    "DENSE",
+    "FAINT",
+    "FOUND",
+    "INK",
+    "MINUS",
+    "NBSP",
+    "SERIES",
+    "UNKNOWN",
+    "Card",
+    "Figure",
+    "Key",
+    "Panel",
+    "Spec",
+    "axis",
+    "caption",
+    "count",
+    "figures_of",
+    "joined",
+    "layout",
+    "milliseconds",
+    "percent",
+    "plain",
+    "plural",
+    "render_page",
+    "seconds",
+    "subject",
+    "times",
+    "write_beside",
+]
