@@ -2,8 +2,11 @@
 
 from secateur.training.trainer._config import (
     Config,
+    Count,
     DataConfig,
     ModelConfig,
+    NotNegative,
+    Positive,
     SearchConfig,
     SearchSettings,
     Section,
@@ -32,12 +35,15 @@ from secateur.training.trainer._train import train
 
 __all__ = [
     "Config",
+    "Count",
     "DataConfig",
     "InterruptedRunError",
     "Latency",
     "ModelConfig",
+    "NotNegative",
     "OnProgress",
     "Outcome",
+    "Positive",
     "Progress",
     "SearchConfig",
     "SearchSettings",

@@ -72,7 +72,7 @@ class Loop:
         search: Structure discovery; None until it is attached and for runs without it.
         training_macs: Multiply-accumulates spent on training so far, those of losses measured on
             the side included.
-        train_seconds: Seconds spent on training and validation so far.
+        train_seconds: Seconds spent on training and validation so far, and on attaching the search.
     """
 
     def __init__(

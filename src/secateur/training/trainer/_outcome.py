@@ -27,7 +27,7 @@ class Outcome:
         params: Of the finished network.
         latency: Batch size to measured seconds of the starting and the finished network.
         threads: CPU threads with which the latency was measured.
-        train_seconds: Of training and validation.
+        train_seconds: Of training and validation, and of tracing the network for a search.
         training_macs: Multiply-accumulates spent on training, losses measured on the side included.
         report: The page that shows it all.
     """

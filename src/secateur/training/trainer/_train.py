@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -88,7 +89,9 @@ def _begin(
         elif is_new:
             surroundings.log.write({**event, **start})
 
+    begun = time.perf_counter()
     loop.search = begin_search(config, parts, total_steps=loop.total_steps, on_event=on_event)
+    loop.train_seconds = time.perf_counter() - begun
     if saved is not None:
         loop.load_state_dict(saved)
     elif loop.search is None:
