@@ -25,3 +25,15 @@ def test_weights_in_between_are_products_with_the_gate():
     weight = dict(zip(gates.names, gates.weights_at(gate_U), strict=True))["fc.weight"]
     assert_close(weight[:, 1], model.fc.weight.data[:, 1] * 0.25)
     assert torch.equal(weight[:, 0], model.fc.weight.data[:, 0])
+
+
+def test_directions_are_the_slope_of_weights_at():
+    model, structure, _ = residual()
+    model.double()
+    gates = Gates(model, structure, structure.everything())
+    speed_U = torch.randn(structure.num_units, dtype=torch.float64)
+    ones_U, small = torch.ones_like(speed_U), 1e-6
+    ahead = gates.weights_at(ones_U + small * speed_U)
+    behind = gates.weights_at(ones_U - small * speed_U)
+    for one, other, slope in zip(ahead, behind, gates.directions(speed_U), strict=True):
+        assert_close((one - other) / (2 * small), slope, rtol=1e-6, atol=1e-8)

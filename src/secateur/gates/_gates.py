@@ -172,6 +172,24 @@ class Gates:
             weights[factor.parameter] = weight * value.view(factor.shape).to(weight.dtype)
         return tuple(weights)
 
+    def directions(self, speed_U: Tensor) -> tuple[Tensor, ...]:
+        """Return how `weights_at` moves where gates move, at open gates.
+
+        Args:
+            speed_U: Change of every unit's gate per unit of time, ``[U]``.
+
+        Returns:
+            Change per unit of time of every tensor in ``parameters``: the weight times the sum of
+            the speeds of all gates that multiply it.
+        """
+        speed_G = torch.cat([speed_U.to(self._device), torch.zeros_like(self._always)])
+        speeds = speed_G[self._gate_of_position].split(self._sizes)
+        weights = list(self._copies or [parameter.data for parameter in self.parameters])
+        total = [torch.zeros_like(weight) for weight in weights]
+        for factor, speed in zip(self._factors, speeds, strict=True):
+            total[factor.parameter] += speed.view(factor.shape).to(total[factor.parameter].dtype)
+        return tuple(torch._foreach_mul(total, weights))
+
     def zero_closed_gradients_(self) -> None:
         """Zero the gradients of the slices that were closed, and forget what was closed.
 

@@ -93,7 +93,7 @@ def _diagonal(gates: Gates, gradients: tuple[Tensor | None, ...], probe_NU: Tens
         slope = sum(
             (
                 (gradient * direction).sum()
-                for gradient, direction in zip(gradients, _moved(gates, probe_U), strict=True)
+                for gradient, direction in zip(gradients, gates.directions(probe_U), strict=True)
                 if gradient is not None
             ),
             start=torch.zeros(()),
@@ -104,12 +104,6 @@ def _diagonal(gates: Gates, gradients: tuple[Tensor | None, ...], probe_NU: Tens
             )
             total_U += probe_U * _by_gate(gates, curvature)
     return total_U
-
-
-def _moved(gates: Gates, speed_U: Tensor) -> tuple[Tensor, ...]:
-    """Return how gated weights move where gates move with given speeds, at open gates."""
-    ones_U = torch.ones_like(speed_U)
-    return torch.func.jvp(gates.weights_at, (ones_U,), (speed_U,))[1]  # type: ignore[no-any-return]
 
 
 def _by_gate(gates: Gates, gradients: tuple[Tensor | None, ...]) -> Tensor:
