@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from secateur._version import __version__
+from secateur.cli._compare import compare
 from secateur.cli._demo import demo
 from secateur.cli._export import export
 from secateur.cli._report import report
@@ -77,5 +78,5 @@ def _options(
     """Networks that find their own size while they train."""
 
 
-for _command in (demo, train, trace, report, export):
+for _command in (demo, train, compare, trace, report, export):
     app.command()(_command)

@@ -47,6 +47,11 @@ class Figure:
     note: str = ""
 
 
+Mark = Literal[
+    "line", "dash", "dots", "block", "frame", "point", "diamond", "triangle", "cross", "x"
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
     """One entry of a legend.
@@ -59,7 +64,7 @@ class Key:
 
     label: str
     colour: str
-    mark: Literal["line", "dash", "dots", "block", "frame", "point", "diamond"]
+    mark: Mark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

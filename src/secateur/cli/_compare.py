@@ -1,0 +1,47 @@
+"""`secateur compare`: several methods on one model, data set and budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateur.cli._compare_progress import CompareProgress
+from secateur.cli._compare_table import compare_table
+from secateur.cli._screen import error_screen, screen
+from secateur.compare import compare as carry_out
+from secateur.compare import read_compare_config
+from secateur.training.trainer import InterruptedRunError
+
+INTERRUPTED = 130
+
+
+def compare(
+    config: Annotated[
+        Path, typer.Argument(help="Config file, such as configs/compare-digits.toml.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the comparison.", show_default="runs/NAME"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SECTION.NAME=VALUE",
+            help="Change a setting of the config, such as training.epochs=10. Can be repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Train every method at every budget with every seed; typed again it goes on where it was."""
+    found = read_compare_config(config, settings or [])
+    folder = out or Path("runs") / found.name
+    with CompareProgress(error_screen()) as progress:
+        try:
+            comparison = carry_out(found, folder, on_progress=progress.show)
+        except InterruptedRunError as stop:
+            progress.say("Stopped. Go on with the same command.")
+            raise typer.Exit(INTERRUPTED) from stop
+    screen().print(compare_table(comparison))
+    screen().print(f"Page: {folder / 'comparison.html'}", soft_wrap=True)
