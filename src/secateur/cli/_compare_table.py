@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from secateur.compare import Comparison, Row, pareto_front
+from secateur.compare import Comparison, Row, front_of
 
 
 def compare_table(comparison: Comparison) -> Table:
@@ -34,7 +34,7 @@ def compare_table(comparison: Comparison) -> Table:
     speeds = [f"speed\nb {size}" for size in sizes]
     for title in ["accuracy\n%", "MACs\n%", "params\n%", *speeds, "bill\nMACs", "bill\ntime"]:
         table.add_column(title, justify="right", no_wrap=True)
-    front = pareto_front([(row.macs, row.accuracy) for row in rows])
+    front = front_of(rows, lambda row: row.macs)
     for number, row in enumerate(rows):
         table.add_row(*_cells(row, sizes, is_best=number in front))
     return table

@@ -3,7 +3,7 @@
 from secateur.compare._compare import OnProgress, Progress, compare
 from secateur.compare._comparison import Comparison, Row
 from secateur.compare._config import CompareConfig, read_compare_config
-from secateur.compare._pareto import pareto_front
+from secateur.compare._pareto import front_of, pareto_front
 from secateur.compare._result import Result
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Result",
     "Row",
     "compare",
+    "front_of",
     "pareto_front",
     "read_compare_config",
 ]

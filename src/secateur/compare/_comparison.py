@@ -22,7 +22,8 @@ class Row:
         method: Its name.
         budget: Share of the MACs to end at; None for the full network.
         seeds: Number of finished seeds.
-        accuracy: Mean test accuracy, in [0, 1].
+        accuracies: Test accuracy of every finished seed, in [0, 1].
+        accuracy: Their mean.
         spread: Standard deviation over the seeds; None for a single one.
         macs: Mean MACs, as a share of the full network's.
         params: Mean parameters, as a share of the full network's.
@@ -38,6 +39,7 @@ class Row:
     method: str
     budget: float | None
     seeds: int
+    accuracies: tuple[float, ...]
     accuracy: float
     spread: float | None
     macs: float
@@ -99,6 +101,7 @@ def _row(members: Sequence[tuple[Cell, Result]], dense: dict[int, Result]) -> Ro
         method=cell.method,
         budget=cell.budget,
         seeds=len(results),
+        accuracies=tuple(accuracies),
         accuracy=statistics.mean(accuracies),
         spread=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
         macs=_mean(result.macs_share for result in results),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from secateur.compare._comparison import DENSE, Comparison, Row
 from secateur.compare._panels import panels
-from secateur.compare._pareto import pareto_front
+from secateur.compare._pareto import front_of
 from secateur.report import kit
 
 NARROWED = "narrowed"
@@ -44,6 +44,7 @@ def render(comparison: Comparison, *, name: str, config: str) -> str:
     settings, rows = comparison.config, comparison.rows
     subject = kit.subject(settings.model.name, settings.data.name)
     sizes = list(rows[0].speedup) if rows else []
+    rows_with_budget = [row for row in rows if row.budget is not None]
     return kit.render_page(
         "compare.html",
         package="secateur.compare",
@@ -58,6 +59,7 @@ def render(comparison: Comparison, *, name: str, config: str) -> str:
         sizes=sizes,
         config=config,
         tables=_tables(comparison),
+        table_after="budgets" if rows_with_budget else "accuracy",
     )
 
 
@@ -129,7 +131,7 @@ def _misses(rows: tuple[Row, ...]) -> list[str]:
 
 
 def _lines(rows: tuple[Row, ...]) -> list[Line]:
-    front = set(pareto_front([(row.macs, row.accuracy) for row in rows]))
+    front = set(front_of(rows, lambda row: row.macs))
     return [_line(row, on_front=number in front) for number, row in enumerate(rows)]
 
 

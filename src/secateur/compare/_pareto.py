@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from secateur.compare._comparison import Row
+
+DIGITS = 2
+"""Costs that agree to a hundredth of the full network's count as equal.
+
+Methods that aim at the same budget miss it by some tenths of a percent, which decides nothing.
+"""
+
+
+def front_of(rows: Sequence[Row], cost: Callable[[Row], float]) -> list[int]:
+    """Find the rows that no other row beats in both accuracy and a cost.
+
+    Args:
+        rows: Methods at their budgets.
+        cost: Of a row, as a share of the full network's.
+
+    Returns:
+        Their numbers, cheapest first.
+    """
+    return pareto_front([(round(cost(row), DIGITS), row.accuracy) for row in rows])
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
