@@ -7,13 +7,14 @@ do not earn their cost, removes them while training runs, and leaves an ordinary
 from secateur import errors
 from secateur._version import __version__
 from secateur.errors import SecateurError
-from secateur.methods import ComplexityAware, Pruned, prune
+from secateur.methods import AOFP, ComplexityAware, Pruned, prune
 from secateur.storage import export, load, save
 from secateur.structure import Structure, trace
 from secateur.surgery import Verification, verify
-from secateur.training import attach
+from secateur.training import attach, iterate
 
 __all__ = [
+    "AOFP",
     "ComplexityAware",
     "Pruned",
     "SecateurError",
@@ -23,6 +24,7 @@ __all__ = [
     "attach",
     "errors",
     "export",
+    "iterate",
     "load",
     "prune",
     "save",

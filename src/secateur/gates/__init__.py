@@ -1,5 +1,7 @@
-"""Floor 2: structures are hidden for a step by zeroing slices of weights in place."""
+"""Floor 2: structures are hidden for a step, or for a look at what hiding them would do."""
 
+from secateur.gates._ablation import Ablation, Damage
+from secateur.gates._damage import DamageMeter
 from secateur.gates._gates import Gates
 
-__all__ = ["Gates"]
+__all__ = ["Ablation", "Damage", "DamageMeter", "Gates"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from secateur.errors import UsageError
+from secateur.gates import Ablation, Damage
 from secateur.structure import Decision, Live, Structure
 
 State = dict[str, Tensor | float]
@@ -108,6 +109,28 @@ class Search(Protocol):
 
     def load_state_dict(self, state: State) -> None:
         """Continue from what `state_dict` returned."""
+        ...
+
+
+@runtime_checkable
+class Ablating(Protocol):
+    """What a search also has if it wants to know what silencing units does to their consumers.
+
+    Before each training forward pass comes `ablate`; after the backward pass and before `observe`
+    comes `observe_damage`, once for every answer of `ablate` that was not None.
+    """
+
+    def ablate(self) -> Ablation | None:
+        """Return what to measure on the batch of the next forward pass; None for nothing."""
+        ...
+
+    def observe_damage(self, ablation: Ablation, damage: Damage) -> None:
+        """Take in what was measured.
+
+        Args:
+            ablation: What was asked.
+            damage: What was measured, the same on all processes.
+        """
         ...
 
 

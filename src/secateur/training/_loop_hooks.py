@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur.gates import Gates
-from secateur.methods import Search
+from secateur.gates import DamageMeter, Gates
+from secateur.methods import Ablating, Search
+from secateur.training._damage_gauge import all_reduced, look
 from secateur.training._hooks import Hooks
 from secateur.training._loss_program import (
     Forward,
@@ -34,12 +35,14 @@ class LoopHooks:
         wrapper: What the user calls; the model itself if nothing wraps it.
         optimizer: The optimizer of the training.
         gates: The model's gates.
+        meter: Measures damage at consumers, for a search that asks for it.
         search: Draws gates and takes in what is measured.
         after_update: Called after each update with whether the search has observed the step.
         on_failure: Called once, with the reason, if losses cannot be measured on the side.
 
     Attributes:
         gates: The model's gates; replaced after a removal.
+        meter: Measures damage at consumers; replaced after a removal, too.
         can_measure: Whether the user's loss could be computed again so far.
         side_samples: Samples that went through the model, without gradients, to measure losses.
     """
@@ -52,10 +55,12 @@ class LoopHooks:
         gates: Gates,
         search: Search,
         *,
+        meter: DamageMeter | None = None,
         after_update: Callable[[bool], None],
         on_failure: Callable[[str], None],
     ) -> None:
         self.gates = gates
+        self.meter = meter
         self.can_measure = True
         self.side_samples = 0
         self._model = model
@@ -130,7 +135,9 @@ class LoopHooks:
             return
         window = self._open_window()
         window.close_(self.gates)
+        before = window.num_samples
         window.count(args, kwargs)
+        self._look(window, args, kwargs, window.num_samples - before)
         if window.probe is not None and self.can_measure:
             window.forward = Forward(
                 args,
@@ -206,6 +213,7 @@ class LoopHooks:
         scale = getattr(self._optimizer, "grad_scale", None)
         if scale is not None:
             units_U, layers_L = units_U / scale, layers_L / scale
+        self._report_damage(window)
         rise = window.measured()
         if window.probe is not None and rise is not None:
             self._search.observe_probe(window.probe, rise)
@@ -229,6 +237,26 @@ class LoopHooks:
                 "model(inputs), not one of its parts, in training mode and with gradients.",
                 stacklevel=2,
             )
+
+    # Damage measured at consumers
+
+    def _look(
+        self, window: Window, args: tuple[Any, ...], kwargs: dict[str, Any], num_samples: int
+    ) -> None:
+        """Measure what the search asks for, in a forward pass of its own before the user's."""
+        if self.meter is None or not isinstance(self._search, Ablating):
+            return
+        ablation = self._search.ablate()
+        if ablation is not None:
+            with self.muted():
+                damage = look(self.meter, ablation, self._model, args, kwargs, num_samples)
+            window.damages.append((ablation, damage))
+
+    def _report_damage(self, window: Window) -> None:
+        damages, window.damages = window.damages, []
+        if isinstance(self._search, Ablating):
+            for ablation, damage in damages:
+                self._search.observe_damage(ablation, all_reduced(damage))
 
     # Losses measured on the side
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateur.errors import UsageError
-from secateur.gates import Gates
-from secateur.methods import Method, Search
+from secateur.gates import DamageMeter, Gates
+from secateur.methods import Ablating, Method, Search
 from secateur.structure import Decision, Live, Structure
 from secateur.surgery import cut_
 from secateur.training._loop_hooks import LoopHooks
@@ -103,6 +103,7 @@ class Session:
             optimizer,
             Gates(model, structure, self.live),
             self.search,
+            meter=self._meter(),
             after_update=self._after_update,
             on_failure=self._cannot_measure,
         )
@@ -245,8 +246,14 @@ class Session:
                 proof=proof,
             )
         self._loop.gates = Gates(self._model, self.structure, self.live)
+        self._loop.meter = self._meter()
         macs = self.structure.cost.macs
         self._macs_share = macs.value(self.live.counts, self.live.layers) / macs.value()
+
+    def _meter(self) -> DamageMeter | None:
+        if not isinstance(self.search, Ablating):
+            return None
+        return DamageMeter(self._model, self.structure, self.live)
 
     # Events
 

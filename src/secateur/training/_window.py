@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from secateur.gates import Gates
+from secateur.gates import Ablation, Damage, Gates
 from secateur.methods import Draw
 from secateur.training._loss_program import (
     Forward,
@@ -20,6 +20,7 @@ from secateur.training._loss_program import (
     output_tensors,
     tensors_in,
 )
+from secateur.training._processes import communication_device, is_distributed
 from secateur.training._surroundings import buffers_kept
 
 
@@ -37,6 +38,7 @@ class Window:
         self.num_samples = 0
         self.rise: Tensor | None = None
         self.forward: Forward | None = None
+        self.damages: list[tuple[Ablation, Damage]] = []
 
     def close_(self, gates: Gates) -> None:
         """Close the gates for a forward pass, if any is off.
@@ -60,10 +62,11 @@ class Window:
         """Forget the batches of a step that was skipped."""
         self.num_samples = 0
         self.rise = None
+        self.damages = []
 
     def global_batch_size(self) -> int:
         """Return the number of samples behind the gradients, over all processes."""
-        world = distributed.get_world_size() if _is_distributed() else 1
+        world = distributed.get_world_size() if is_distributed() else 1
         return max(1, self.num_samples) * world
 
     def measure(self, program: LossProgram, model: nn.Module, gates: Gates) -> int:
@@ -103,10 +106,10 @@ class Window:
         if self.probe is None:
             return None
         rise = torch.tensor([0.0, 0.0]) if self.rise is None else _counted(self.rise)
-        if _is_distributed():
+        if is_distributed():
             # Every process probes in the same steps. Decisions depend on the figure, so that it
             # must be the same everywhere.
-            rise = rise.to(_communication_device())
+            rise = rise.to(communication_device())
             distributed.all_reduce(rise)
         total, count = rise.tolist()
         return total / count if count else None
@@ -118,16 +121,6 @@ def _num_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 
 def _counted(rise: Tensor) -> Tensor:
     return torch.stack([rise, torch.ones_like(rise)])
-
-
-def _is_distributed() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
-
-
-def _communication_device() -> torch.device:
-    if distributed.get_backend() == "nccl":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
 
 
 def _forward_again(forward: Forward, model: nn.Module) -> tuple[Tensor, ...]:
