@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 def compare(
     config: Annotated[
-        Path, typer.Argument(help="Config file, such as configs/compare-digits.toml.")
+        Path, typer.Argument(help="Config file, such as configs/compare/digits.toml.")
     ],
     out: Annotated[
         Path | None,

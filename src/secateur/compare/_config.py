@@ -105,3 +105,15 @@ def read_compare_config(path: Path, overrides: Iterable[str] = ()) -> CompareCon
     return trainer.check_settings(
         CompareConfig, table, where=str(path), file="a comparison's config"
     )
+
+
+def write_compare_config(config: CompareConfig) -> str:
+    """Write the settings of a comparison as TOML.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        Text that `read_compare_config` understands.
+    """
+    return trainer.write_settings(config, leave_out={"training": {"seed"}})

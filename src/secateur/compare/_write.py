@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 
 from secateur.compare._comparison import Comparison
+from secateur.compare._config import write_compare_config
 from secateur.compare._page import render
 from secateur.report.kit import write_beside
-from secateur.training import trainer
 
 CONFIG, CSV, JSON, PAGE = "config.toml", "comparison.csv", "comparison.json", "comparison.html"
 
@@ -26,7 +26,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
     Raises:
         StorageError: A file cannot be written.
     """
-    config = trainer.write_settings(comparison.config)
+    config = write_compare_config(comparison.config)
     write_beside(out / CONFIG, config)
     write_beside(out / CSV, _table(comparison))
     write_beside(out / JSON, _document(comparison))

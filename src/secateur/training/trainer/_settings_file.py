@@ -73,16 +73,20 @@ def check_settings(
         raise UsageError(" ".join(told)) from error
 
 
-def write_settings(settings: BaseModel) -> str:
+def write_settings(settings: BaseModel, *, leave_out: Mapping[str, set[str]] | None = None) -> str:
     """Write settings as TOML.
 
     Args:
         settings: What to write.
+        leave_out: Section to names that are not written.
 
     Returns:
         Text that `read_table` understands; settings that are None are left out.
     """
-    lines = _lines(settings.model_dump(exclude_none=True), [])
+    table = settings.model_dump(exclude_none=True)
+    for section, names in (leave_out or {}).items():
+        table[section] = {n: value for n, value in table[section].items() if n not in names}
+    lines = _lines(table, [])
     return "\n".join([*lines, ""]).lstrip("\n")
 
 

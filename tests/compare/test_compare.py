@@ -1,0 +1,206 @@
+"""Whole comparisons: what runs, what does not run again, and what is written down."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from secateur.compare import Progress, compare
+from secateur.compare.recipes import factor_for
+from secateur.errors import StorageError, UsageError
+from secateur.training import trainer
+from tests.compare.tiny import tiny_config
+
+METHODS = {"dense", "narrowed", "random", "complexity-aware", "magnitude"}
+
+
+def ignore(progress):
+    pass
+
+
+def results(comparison):
+    """What does not depend on a clock, by method."""
+    return {
+        cell.method: (r.test_accuracy, r.macs, r.params, [c.macs for c in r.bill])
+        for cell, r in comparison.finished
+    }
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Names of the folders that are trained in from now on."""
+    begun, train = [], trainer.train
+
+    def watched(run, **options):
+        begun.append(run.parent.name if run.parent.name != "runs" else run.name)
+        return train(run, **options)
+
+    monkeypatch.setattr(trainer, "train", watched)
+    return begun
+
+
+@pytest.fixture(scope="module")
+def told():
+    return []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("comparisons") / "tiny"
+
+
+@pytest.fixture(scope="module")
+def finished(folder, told):
+    return compare(tiny_config(), folder, on_progress=told.append)
+
+
+def test_every_cell_has_figures(finished):
+    found = {cell.method: result for cell, result in finished.finished}
+    assert found.keys() == METHODS
+    dense = found["dense"]
+    assert dense.macs_share == 1
+    assert dense.params_share == 1
+    assert all(0 < result.test_accuracy <= 1 for result in found.values())
+    for name in METHODS - {"dense"}:
+        assert found[name].macs_share == pytest.approx(0.5, abs=0.05), name
+    assert {size for r in found.values() for size in r.latency} == {1, 64}
+
+
+def test_every_training_is_on_the_bill(finished):
+    """By hand: three forwards an image and epoch, at the size the network had."""
+    found = {cell.method: result for cell, result in finished.finished}
+    dense = found["dense"].macs
+    images = 320
+    assert [(c.what, c.macs) for c in found["dense"].bill] == [("training", 3 * images * 2 * dense)]
+    narrowed = found["narrowed"]
+    assert narrowed.total.macs == 3 * images * 2 * narrowed.macs
+    for name in ("random", "magnitude"):
+        before, pruning, after = found[name].bill
+        assert (before.what, before.macs) == ("pre-training", 3 * images * dense)
+        assert (after.what, after.macs) == ("fine-tuning", 3 * images * found[name].macs)
+        assert (pruning.what, pruning.macs > 0, pruning.seconds > 0) == ("pruning", True, True)
+    assert all(item.seconds > 0 for result in found.values() for item in result.bill)
+
+
+def test_the_figures_are_those_of_the_saved_network(finished, folder):
+    digits = trainer.load_data(trainer.open_run(folder / finished.finished[0][1].run))
+    images = (digits.test.images.float() / 255 - digits.mean[0]) / digits.std[0]
+    for cell, result in finished.finished:
+        network, _ = trainer.load_network(folder / result.run)
+        with torch.no_grad():
+            hits = network(images).argmax(dim=1) == digits.test.labels
+        assert hits.sum().item() / len(hits) == result.test_accuracy, cell.method
+        assert sum(p.numel() for p in network.parameters()) == result.params
+
+
+def test_no_cell_runs_twice_and_the_pretrained_network_is_trained_once(tmp_path, trainings):
+    first = compare(tiny_config(), tmp_path, on_progress=ignore)
+    kinds = sorted(name.split("-")[0] for name in trainings)
+    assert kinds == ["dense", "narrowed", "pretrained", "prune", "prune", "search"]
+    trainings.clear()
+    again = compare(tiny_config(), tmp_path, on_progress=ignore)
+    assert trainings == []
+    assert again == first
+
+
+def test_a_new_method_budget_or_seed_runs_alone(tmp_path, trainings):
+    compare(tiny_config(), tmp_path, on_progress=ignore)
+    trainings.clear()
+    methods = {"fresh": {"recipe": "prune", "score": "magnitude-l1"}}
+    compare(tiny_config(methods=methods), tmp_path, on_progress=ignore)
+    assert [name.split("-")[0] for name in trainings] == ["prune"]
+
+
+def test_a_cell_whose_file_is_gone_is_measured_again_and_not_trained(folder, finished, trainings):
+    files = sorted((folder / "cells").iterdir())
+    assert len(files) == len(METHODS)
+    for file in files:
+        file.unlink()
+    assert results(compare(tiny_config(), folder, on_progress=ignore)) == results(finished)
+    assert trainings == []
+
+
+def test_a_comparison_that_was_stopped_goes_on_and_ends_with_the_same_figures(tmp_path, finished):
+    class StopError(Exception):
+        pass
+
+    def stop_in(method, what):
+        def on_progress(progress):
+            run = progress.run
+            if progress.cell.startswith(method) and progress.what == what and run.epoch:
+                raise StopError
+
+        return on_progress
+
+    for method, what in (
+        ("dense", "training"),
+        ("random", "pre-training"),
+        ("random", "fine-tuning"),
+        ("complexity-aware", "training"),
+    ):
+        with pytest.raises(StopError):
+            compare(tiny_config(), tmp_path, on_progress=stop_in(method, what))
+    assert results(compare(tiny_config(), tmp_path, on_progress=ignore)) == results(finished)
+
+
+def test_progress_counts_the_cells_and_names_the_work(finished, told):
+    assert {type(progress) for progress in told} == {Progress}
+    assert [p.finished for p in told] == sorted(p.finished for p in told)
+    assert {p.cells for p in told} == {5}
+    done = {p.what for p in told if p.cell == "magnitude at 50 %, seed 3"}
+    assert done == {"pruning", "fine-tuning", "measuring"}  # random came first and pre-trained
+
+
+def test_the_tables_hold_the_figures(finished, folder):
+    lines = list(csv.DictReader((folder / "comparison.csv").open()))
+    assert {line["method"] for line in lines} == METHODS
+    found = {cell.method: result for cell, result in finished.finished}
+    for line in lines:
+        result = found[line["method"]]
+        assert float(line["test_accuracy"]) == result.test_accuracy
+        assert float(line["training_macs"]) == result.total.macs
+        assert line["budget"] == ("" if line["method"] == "dense" else "0.5")
+    document = json.loads((folder / "comparison.json").read_text())
+    assert [row["method"] for row in document["rows"]] == [row.method for row in finished.rows]
+    assert document["config"]["budgets"] == [0.5]
+    assert len(document["cells"]) == 5
+
+
+def test_a_damaged_cell_is_named(tmp_path):
+    compare(tiny_config(), tmp_path, on_progress=ignore)
+    file = next((tmp_path / "cells").iterdir())
+    file.write_text('{"kind": "something else"}')
+    with pytest.raises(StorageError, match=rf"{file.name} is not the result of a cell: .* Delete"):
+        compare(tiny_config(), tmp_path, on_progress=ignore)
+
+
+def test_a_network_that_has_no_widths_is_refused(tmp_path):
+    config = tiny_config(model={"name": "torchvision/resnet18"}, data={"name": "digits"})
+    narrowed = [cell for cell in _cells(config) if cell.method == "narrowed"]
+    with pytest.raises(UsageError, match="only the reference networks of secateur can be narrowed"):
+        _work_out(narrowed[0], tmp_path)
+
+
+def _cells(config):
+    from secateur.compare._cell import cells_of
+
+    return cells_of(config)
+
+
+def _work_out(cell, out):
+    from secateur.compare._work_out import work_out
+    from secateur.compare.recipes import Ground
+
+    return work_out(cell, out, Ground(cell.base), lambda what, run: None)
+
+
+def test_the_width_with_the_nearest_macs_is_found():
+    """Oracle: every one of the 1024 factors is tried. MACs of widths that are whole numbers."""
+
+    def macs(factor):
+        return round(13 * factor) ** 2 + round(29 * factor)
+
+    for target in (1, 37, 80, 81, 150, 197, 198):
+        best = min(abs(macs(step / 1024) - target) for step in range(1, 1025))
+        assert abs(macs(factor_for(macs, target)) - target) == best
