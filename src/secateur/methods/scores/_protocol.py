@@ -146,6 +146,6 @@ def _check_scalar(value: object) -> None:
         )
     if not bool(torch.isfinite(value.detach())):
         raise UsageError(
-            f"The loss of a batch is {float(value.detach())}, and scores of it would mean nothing. Check "
-            "the data and the model, or leave the batch out."
+            f"The loss of a batch is {float(value.detach())}, and scores of it would mean nothing. "
+            "Check the data and the model, or leave the batch out."
         )
