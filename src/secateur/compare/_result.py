@@ -100,10 +100,17 @@ def read_result(path: Path) -> Result | None:
         return Result.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = ".".join(map(str, detail["loc"])) or "the file"
         raise StorageError(
-            f"{path} is not the result of a cell: {error}. Delete the file to work the cell out "
+            f"{path} is not the result of a cell ({where}: {detail['msg']}). Delete the file to work the cell out "
             "again from its finished runs."
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read ({error.strerror or error}). Make it readable, or delete it to "
+            "work the cell out again from its finished runs."
         ) from error
 
 
