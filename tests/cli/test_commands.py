@@ -235,3 +235,32 @@ def test_the_comparison_is_of_the_figures(monkeypatch):
     assert cells["MACs"] == ["2,000", "500", "0.25"]
     assert cells["latency, batch 1"] == ["4.00 ms", "3.00 ms", "0.75"]
     assert cells["training"] == ["40.0 s", "30.0 s", "0.75"]
+
+
+def test_prune_writes_a_smaller_network_that_training_can_go_on_with(finished, config, tmp_path):
+    folder, _ = finished
+    small = tmp_path / "small"
+    result = run("prune", folder, "--target-macs", "0.6", "--out", small, "--batches", "2")
+    assert result.exit_code == 0, result.output
+    share = float(re.search(r"in 1 round: ([\d.]+) % of the MACs", result.stdout)[1])
+    assert 0 < share <= 60.0
+    assert re.search(r"Validation accuracy: \d+\.\d\d% before, \d+\.\d\d% after\.", result.stdout)
+    assert f"Saved: {small}\n" in result.stdout
+    (command,) = re.findall(r"Train it on with: secateur (.+)\n", result.stdout)
+    result = run(*command.split(), "--out", tmp_path / "on")
+    assert result.exit_code == 0, result.output
+    end = json.loads((tmp_path / "on" / "events.jsonl").read_text().splitlines()[-1])
+    begun, _ = trainer.load_network(folder)
+    assert end["params"] < 0.9 * sum(p.numel() for p in begun.parameters())
+
+
+def test_prune_without_a_target_or_with_an_unknown_score_says_what_to_give(finished, tmp_path):
+    folder, _ = finished
+    result = run("prune", folder, "--out", tmp_path / "small")
+    assert result.exit_code == 2
+    assert "prune was not told how small the model should get" in result.stderr
+    result = run("prune", folder, "--target-macs", "0.5", "--score", "tailor")
+    assert result.exit_code == 2
+    assert "Did you mean 'taylor'?" in result.stderr
+    assert not (tmp_path / "small").exists()
+    assert not (folder / "pruned").exists()

@@ -214,3 +214,12 @@ def test_a_score_can_be_an_object_with_settings():
         "Magnitude"
     )
     assert secateur.prune(model, example, score=SynFlow(), target_macs=0.9).score == "SynFlow"
+
+
+def test_a_model_that_was_pruned_twice_can_be_loaded_into_the_whole_one(tmp_path):
+    model, _, example = residual()
+    for share in (0.8, 0.8):
+        secateur.prune(model, example, score="magnitude", target_macs=share)
+    secateur.save(model, tmp_path / "small")
+    loaded = secateur.load(lambda: residual().model, tmp_path / "small")
+    assert torch.equal(loaded.eval()(example), model.eval()(example))

@@ -12,6 +12,7 @@ from secateur._version import __version__
 from secateur.cli._compare import compare
 from secateur.cli._demo import demo
 from secateur.cli._export import export
+from secateur.cli._prune import prune
 from secateur.cli._report import report
 from secateur.cli._screen import error_screen
 from secateur.cli._trace import trace
@@ -78,5 +79,5 @@ def _options(
     """Networks that find their own size while they train."""
 
 
-for _command in (demo, train, compare, trace, report, export):
+for _command in (demo, train, prune, compare, trace, report, export):
     app.command()(_command)

@@ -15,6 +15,7 @@ from secateur.training.trainer._config import (
 )
 from secateur.training.trainer._config_file import check_config, read_config, write_config
 from secateur.training.trainer._discovery import build_method
+from secateur.training.trainer._evaluate import evaluate
 from secateur.training.trainer._latency import Latency, measure_latency
 from secateur.training.trainer._loop import InterruptedRunError
 from secateur.training.trainer._network import load_network
@@ -56,6 +57,7 @@ __all__ = [
     "check_settings",
     "count_macs",
     "create_run",
+    "evaluate",
     "folder_name",
     "is_finished",
     "load_data",

@@ -1,0 +1,101 @@
+"""`secateur prune`: the network of a finished run, smaller by what scores lowest."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from secateur.cli._screen import error_screen, screen
+from secateur.data import Batches, Dataset
+from secateur.methods import prune as prune_network
+from secateur.storage import save
+from secateur.training import trainer
+
+
+def prune(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    target_macs: Annotated[
+        float | None, typer.Option(help="MACs to keep, as a share of the network's, in (0, 1).")
+    ] = None,
+    target_params: Annotated[
+        float | None,
+        typer.Option(help="Parameters to keep, as a share of the network's, in (0, 1)."),
+    ] = None,
+    score: Annotated[str, typer.Option(help="What ranks the units.")] = "taylor",
+    rounds: Annotated[
+        int, typer.Option(help="Removals, with scores measured anew before each.")
+    ] = 1,
+    batches: Annotated[
+        int, typer.Option(min=1, help="Batches of training images the score is measured on.")
+    ] = 8,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write.", show_default="RUN/pruned")
+    ] = None,
+) -> None:
+    """Prune the network of a finished run, without training."""
+    config = trainer.open_run(run)
+    folder = out or run / "pruned"
+    with (
+        error_screen().status(f"Pruning by {score}"),
+        trainer.own_threads(config.training.threads),
+        torch.random.fork_rng(devices=[]),
+    ):
+        network, images = trainer.load_network(run)
+        network = trainer.place(network, config.training)
+        dataset = trainer.load_data(config)
+        device = next(network.parameters()).device
+        before = _accuracy(network, dataset, config, device)
+        pruned = prune_network(
+            network,
+            images[:1].to(device),
+            score=score,
+            target_macs=target_macs,
+            target_params=target_params,
+            data=_sample(dataset, config, batches, device),
+            loss=_loss,
+            rounds=rounds,
+            seed=config.training.seed,
+        )
+        after = _accuracy(network, dataset, config, device)
+        save(network, folder)
+    screen().print(pruned)
+    screen().print(f"Validation accuracy: {before:.2%} before, {after:.2%} after.", soft_wrap=True)
+    screen().print(f"Saved: {folder}", soft_wrap=True)
+    screen().print(
+        f"Train it on with: secateur train {run / 'config.toml'} --set model.weights={folder}",
+        soft_wrap=True,
+    )
+
+
+def _sample(
+    dataset: Dataset, config: trainer.Config, number: int, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
+    """Return some batches of training images, shuffled but not augmented."""
+    training = config.training
+    every = Batches(
+        dataset,
+        "train",
+        min(training.batch_size, len(dataset.train)),
+        generator=torch.Generator().manual_seed(training.seed),
+        drop_last=True,
+        device=device,
+    )
+    return list(itertools.islice(every, number))
+
+
+def _accuracy(
+    network: nn.Module, dataset: Dataset, config: trainer.Config, device: torch.device
+) -> float:
+    batches = Batches(dataset, "validation", config.training.batch_size, device=device)
+    return trainer.evaluate(network, batches).accuracy
+
+
+def _loss(model: nn.Module, batch: Any) -> Tensor:
+    images, labels = batch
+    return F.cross_entropy(model(images), labels)
