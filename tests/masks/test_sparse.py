@@ -26,6 +26,13 @@ def test_a_convolution_is_stored_by_filter_and_keeps_a_zero_that_is_not_masked()
     assert torch.equal(coo.to_dense(), weight * mask)
 
 
+def test_a_vector_is_a_column():
+    csr = to_sparse(
+        {"b": torch.arange(4.0)}, {"b": torch.tensor([False, True, False, True])}, "csr"
+    )
+    assert csr["b"].to_dense().tolist() == [[0.0], [1.0], [0.0], [3.0]]
+
+
 def test_a_sparse_tensor_returns_the_masked_weight_even_when_nothing_is_kept():
     weight = {"w": torch.randn(3, 4)}
     for mask in (torch.zeros(3, 4, dtype=torch.bool), torch.rand(3, 4) < 0.5):

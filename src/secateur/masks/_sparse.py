@@ -43,10 +43,12 @@ def _coo(weight: Tensor, mask: Tensor) -> Tensor:
 
 
 def _csr(weight: Tensor, mask: Tensor) -> Tensor:
-    rows = mask.flatten(1)
+    rows = mask.reshape(len(mask), -1)
     starts = torch.nn.functional.pad(rows.sum(dim=1).cumsum(dim=0), (1, 0))
     columns = rows.nonzero()[:, 1]
     with warnings.catch_warnings():
         # PyTorch calls the layout a beta once a process; here it was asked for by name.
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts, columns, weight.flatten(1)[rows], rows.shape)
+        return torch.sparse_csr_tensor(
+            starts, columns, weight.reshape(rows.shape)[rows], rows.shape
+        )

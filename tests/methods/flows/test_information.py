@@ -233,8 +233,10 @@ def test_a_measurement_leaves_no_trace_and_a_second_gives_the_same_bits():
     first = flow.measure()
     state = {name: value.clone() for name, value in net.state_dict().items()}
     random = torch.get_rng_state()
+    memory = flow._outputs._buffer_SA.data_ptr()
     for _ in range(20):
         assert torch.equal(flow.measure(), first)
+    assert flow._outputs._buffer_SA.data_ptr() == memory
     assert [module.training for module in net] == [True, False, *[True] * 9]
     assert torch.equal(torch.get_rng_state(), random)
     assert torch.equal(net[0].weight.grad, grad)
