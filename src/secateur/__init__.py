@@ -10,7 +10,7 @@ from secateur.errors import SecateurError
 from secateur.methods import AOFP, ComplexityAware, Pruned, prune
 from secateur.storage import export, load, save
 from secateur.structure import Structure, trace
-from secateur.surgery import Verification, verify
+from secateur.surgery import Verification, redesign, verify, widen
 from secateur.training import attach, iterate
 
 __all__ = [
@@ -27,7 +27,9 @@ __all__ = [
     "iterate",
     "load",
     "prune",
+    "redesign",
     "save",
     "trace",
     "verify",
+    "widen",
 ]

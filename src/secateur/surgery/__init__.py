@@ -4,10 +4,12 @@ from secateur.structure import AttributeValue
 from secateur.surgery._copy import copy_of
 from secateur.surgery._cut import cut_, edit_of
 from secateur.surgery._edit import Edit
+from secateur.surgery._redesign import redesign
 from secateur.surgery._rehearse import rehearse
 from secateur.surgery._replay import replay_
 from secateur.surgery._verification import Verification
 from secateur.surgery._verify import verify
+from secateur.surgery._widen import widen
 
 __all__ = [
     "AttributeValue",
@@ -16,7 +18,9 @@ __all__ = [
     "copy_of",
     "cut_",
     "edit_of",
+    "redesign",
     "rehearse",
     "replay_",
     "verify",
+    "widen",
 ]
