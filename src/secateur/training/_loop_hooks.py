@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from secateur.training._loss_program import (
     output_tensors,
 )
 from secateur.training._loss_tape import LossTape
+from secateur.training._side_work import SideWork
 from secateur.training._surroundings import Autocast, Randomness
 from secateur.training._window import Window
 
@@ -63,6 +65,7 @@ class LoopHooks:
         self.meter = meter
         self.can_measure = True
         self.side_samples = 0
+        self._work = SideWork()
         self._model = model
         self._optimizer = optimizer
         self._search = search
@@ -90,6 +93,11 @@ class LoopHooks:
         add(model.register_load_state_dict_pre_hook, self._before_loading)
         add(optimizer.register_step_pre_hook, self._before_update)
         add(optimizer.register_step_post_hook, self._after_optimizer_step)
+
+    @property
+    def side_macs(self) -> float:
+        """Multiply-accumulates of all measurements of damage so far."""
+        return self._work.macs
 
     def end(self) -> None:
         """Open the gates, and let every hook do nothing; they go as soon as they can."""
@@ -248,8 +256,9 @@ class LoopHooks:
             return
         ablation = self._search.ablate()
         if ablation is not None:
+            measure = partial(look, self.meter, ablation, self._model, args, kwargs, num_samples)
             with self.muted():
-                damage = look(self.meter, ablation, self._model, args, kwargs, num_samples)
+                damage = self._work.add(self.meter, ablation, num_samples, measure)
             window.damages.append((ablation, damage))
 
     def _report_damage(self, window: Window) -> None:

@@ -127,6 +127,14 @@ class Session:
         return self._loop.side_samples
 
     @property
+    def side_macs(self) -> float:
+        """Multiply-accumulates of measuring damage, since the session began or resumed.
+
+        They come on top of those of `side_samples`.
+        """
+        return self._loop.side_macs
+
+    @property
     def training_macs_share(self) -> float:
         """MACs spent on training so far, as a share of the starting network's for as many steps."""
         return self._spent_steps / self.step if self.step else 1.0

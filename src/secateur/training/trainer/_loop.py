@@ -70,7 +70,7 @@ class Loop:
     Attributes:
         step: Optimizer steps taken.
         search: Structure discovery; None until it is attached and for runs without it.
-        training_macs: Multiply-accumulates spent on training so far, those of losses measured on
+        training_macs: Multiply-accumulates spent on training so far, those of what is measured on
             the side included.
         train_seconds: Seconds spent on training and validation so far, and on attaching the search.
     """
@@ -204,8 +204,11 @@ class Loop:
         return 1.0 if self.search is None else self.search.macs_share
 
     @property
-    def _side_samples(self) -> int:
-        return 0 if self.search is None else self.search.side_samples
+    def _side_work(self) -> tuple[int, float]:
+        """Forward passes, and MACs beside them, that the search has spent on measuring."""
+        return (
+            (0, 0.0) if self.search is None else (self.search.side_samples, self.search.side_macs)
+        )
 
     @property
     def _lr(self) -> float:
@@ -236,14 +239,15 @@ class Loop:
     def _train_on(self, images: Tensor, labels: Tensor) -> None:
         for group in self._parts.optimizer.param_groups:
             group["lr"] = self._lr
-        side_before = self._side_samples
+        side_before = self._side_work
         logits = self.network(images)
         smoothing = self._config.training.label_smoothing
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         self._loss = loss.detach()
         self._parts.fabric.backward(loss)
-        forwards = FORWARDS_PER_STEP * len(labels) + self._side_samples - side_before
-        self.training_macs += forwards * self.macs
+        samples, macs = self._side_work
+        forwards = FORWARDS_PER_STEP * len(labels) + samples - side_before[0]
+        self.training_macs += forwards * self.macs + macs - side_before[1]
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._tally.add(loss, logits, labels)
