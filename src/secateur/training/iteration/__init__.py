@@ -8,9 +8,8 @@ from secateur.training.iteration._rewind import (
     Rewind,
     RewindAll,
     RewindLearningRate,
-    Stateful,
-    Trained,
 )
+from secateur.training.iteration._snapshot import Stateful, Trained
 
 __all__ = [
     "Chunk",

@@ -13,7 +13,8 @@ from secateur.masks import Masks
 from secateur.methods.mask_rules import MaskRule, mask_rule_named
 from secateur.methods.stoppers import FixedChunks, Stopper
 from secateur.training.iteration._records import Chunk, IterationReport, Level
-from secateur.training.iteration._rewind import Rewind, Stateful, Trained, rewind_named
+from secateur.training.iteration._rewind import Rewind, rewind_named
+from secateur.training.iteration._snapshot import Stateful, Trained
 from secateur.training.iteration._stopwatch import Stopwatch
 
 Train = Callable[[Chunk], object]

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from secateur.errors import UsageError
-
-
-class Stateful(Protocol):
-    """What else a training goes by: a learning rate schedule, a gradient scaler, an average."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state."""
-        ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
-        """Take over a state."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Trained:
-    """What levels train.
-
-    Attributes:
-        model: The model.
-        optimizer: Its optimizer.
-        also: Schedules, scalers, averages.
-    """
-
-    model: nn.Module
-    optimizer: Optimizer
-    also: Sequence[Stateful] = ()
+from secateur.training.iteration._snapshot import (
+    Trained,
+    copy_model,
+    copy_training,
+    restore_model_,
+    restore_training_,
+)
 
 
 class Rewind(Protocol):
@@ -71,19 +47,17 @@ class RewindAll:
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}
-        self._training = _Training()
+        self._training: dict[str, Any] = {}
 
     def remember(self, trained: Trained) -> None:
         """Copy everything; see `Rewind`."""
-        self._tensors = {n: t.detach().clone() for n, t in _tensors(trained.model).items()}
-        self._training.remember(trained)
+        self._tensors = copy_model(trained)
+        self._training = copy_training(trained)
 
-    @torch.no_grad()
     def restore_(self, trained: Trained) -> None:
         """Put everything back; see `Rewind`."""
-        for name, tensor in _tensors(trained.model).items():
-            tensor.copy_(self._tensors[name])
-        self._training.restore_(trained)
+        restore_model_(trained, self._tensors)
+        restore_training_(trained, self._training)
 
 
 class RewindLearningRate:
@@ -93,15 +67,15 @@ class RewindLearningRate:
     """
 
     def __init__(self) -> None:
-        self._training = _Training()
+        self._training: dict[str, Any] = {}
 
     def remember(self, trained: Trained) -> None:
         """Copy the training's state; see `Rewind`."""
-        self._training.remember(trained)
+        self._training = copy_training(trained)
 
     def restore_(self, trained: Trained) -> None:
         """Put the training's state back; see `Rewind`."""
-        self._training.restore_(trained)
+        restore_training_(trained, self._training)
 
 
 class FineTune:
@@ -123,39 +97,16 @@ class Reinitialise:
 
     def __init__(self, reset: Callable[[nn.Module], object]) -> None:
         self._reset = reset
-        self._training = _Training()
+        self._training: dict[str, Any] = {}
 
     def remember(self, trained: Trained) -> None:
         """Copy the training's state; see `Rewind`."""
-        self._training.remember(trained)
+        self._training = copy_training(trained)
 
     def restore_(self, trained: Trained) -> None:
         """Reset the model and put the training's state back; see `Rewind`."""
         self._reset(trained.model)
-        self._training.restore_(trained)
-
-
-class _Training:
-    """Copies of the states of an optimizer and of what goes with it."""
-
-    def __init__(self) -> None:
-        self._optimizer: dict[str, Any] = {}
-        self._also: list[dict[str, Any]] = []
-
-    def remember(self, trained: Trained) -> None:
-        self._optimizer = copy.deepcopy(trained.optimizer.state_dict())
-        self._also = [copy.deepcopy(part.state_dict()) for part in trained.also]
-
-    def restore_(self, trained: Trained) -> None:
-        # Optimizers keep the tensors they are given, so each rewinding gives copies.
-        trained.optimizer.load_state_dict(copy.deepcopy(self._optimizer))
-        trained.optimizer.zero_grad(set_to_none=True)
-        for part, state in zip(trained.also, self._also, strict=True):
-            part.load_state_dict(copy.deepcopy(state))
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        restore_training_(trained, self._training)
 
 
 REWINDS: Mapping[str, Callable[[], Rewind]] = {
