@@ -190,6 +190,30 @@ def test_recurrent_layers_are_scored_by_what_their_weights_do(name):
     assert (score_U > 0).all()
 
 
+@pytest.mark.parametrize("name", [name for name, make in SCORES.items() if make().needs_data])
+def test_what_modules_keep_in_evaluation_mode_is_forgotten(name):
+    """As in LeViT, whose cached biases would be stale after a removal, and hold on to a graph."""
+
+    class Caching(nn.Linear):
+        cache = None
+
+        def forward(self, x):
+            if self.training:
+                return super().forward(x)
+            self.cache = self.weight * 1 if self.cache is None else self.cache
+            return nn.functional.linear(x, self.cache, self.bias)
+
+        def train(self, mode=True):
+            self.cache = None if mode else self.cache
+            return super().train(mode)
+
+    model = nn.Sequential(Caching(3, 4), nn.ReLU(), nn.Linear(4, 3)).train()
+    structure = trace(model, torch.zeros(1, 3))
+    batch = (torch.randn(8, 3), torch.randint(3, (8,)))
+    score_named(name).units(subject_of(model, structure, batches=[batch]))
+    assert model[0].cache is None
+
+
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest():
     with pytest.raises(UsageError) as caught:
         score_named("taylr")

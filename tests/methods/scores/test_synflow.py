@@ -179,12 +179,56 @@ def test_masked_weights_carry_nothing_and_the_rest_what_the_smaller_network_carr
 
 
 @pytest.mark.parametrize(
-    "activation", [nn.GELU(), nn.SiLU(), nn.Sigmoid(), nn.Tanh(), nn.Softplus(), nn.ELU()]
+    "activation", [nn.GELU(), nn.SiLU(), nn.Hardswish(), nn.Tanh(), nn.Softplus(), nn.ELU()]
 )
 def test_activations_pass_positive_flow_on_as_relu_does(activation):
     model, structure = example_net()
     model[1] = activation
     assert SynFlow().units(subject_of(model, structure)).tolist() == [3.0, 7.0]
+
+
+def test_a_gate_passes_on_shares_of_its_largest_input():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.value = nn.Linear(2, 2, bias=False)
+            self.gate = nn.Linear(2, 2, bias=False)
+            self.out = nn.Linear(2, 1, bias=False)
+
+        def forward(self, x):
+            return self.out(self.value(x) * torch.sigmoid(self.gate(x)))
+
+    model = Gated()
+    with torch.no_grad():
+        model.value.weight.copy_(torch.tensor([[1.0, -2.0], [3.0, 4.0]]))
+        model.gate.weight.copy_(torch.tensor([[1.0, 1.0], [-3.0, 5.0]]))
+        model.out.weight.copy_(torch.tensor([[1.0, -1.0]]))
+    structure = trace(model, torch.zeros(1, 2))
+    # values 3 and 7, gates 2 / 8 and 8 / 8
+    assert total_flow(model, structure) == 3 * 0.25 + 7
+    scores = scored(model, structure)
+    assert scores["value.weight"].tolist() == [[0.25, 0.5], [3.0, 4.0]]
+    assert scores["gate.weight"].tolist() == [[3 / 8, 3 / 8], [7 * 3 / 8, 7 * 5 / 8]]
+    assert SynFlow().units(subject_of(model, structure)).tolist() == [0.75, 7.0]
+
+
+def test_forty_gated_blocks_do_not_overflow():
+    """Gates that multiplied the flow with itself would have it at the power of 2^40."""
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.gate = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            y = torch.relu(self.up(x))
+            return y * torch.nn.functional.hardsigmoid(self.gate(y))
+
+    model = nn.Sequential(*(Gated() for _ in range(40)), nn.Linear(8, 2))
+    structure = trace(model, torch.zeros(1, 8))
+    score_U = SynFlow().units(subject_of(model, structure))
+    assert torch.isfinite(score_U).all()
+    assert (score_U > 0).all()
 
 
 def test_attention_weighs_values_by_products_of_queries_and_keys():

@@ -181,3 +181,10 @@ def test_the_order_is_that_of_the_oracle_on_a_trained_network():
     subject = subject_of(model, trace(model, x[:1]), batches=[(x, y)])
     correlation = spearmanr(Taylor().units(subject), Oracle().units(subject)).statistic
     assert correlation > 0.8
+
+
+def test_products_whose_squares_are_below_the_smallest_float32_still_count():
+    model, structure = two_units()
+    batches = [inputs(1e-24)]
+    score_U = TaylorWeights().units(subject_of(model, structure, batches=batches, loss=total))
+    assert_close(score_U, torch.tensor([4e-48, 225e-48], dtype=torch.float64), atol=0, rtol=1e-6)

@@ -123,3 +123,13 @@ def test_the_score_with_signs_is_that_of_their_mean_diagonal():
 def test_no_probe_is_refused():
     with pytest.raises(UsageError, match="num_probes=0 estimates nothing"):
         TaylorSecondOrder(num_probes=0)
+
+
+def test_a_loss_without_a_second_derivative_is_refused():
+    model = nn.Sequential(
+        nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), nn.Hardsigmoid(), nn.Linear(3, 2)
+    ).double()
+    structure = trace(model, torch.zeros(1, 4, dtype=torch.float64))
+    batch = (torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64))
+    with pytest.raises(UsageError, match="The loss cannot be differentiated twice: derivative for"):
+        TaylorSecondOrder().units(subject_of(model, structure, batches=[batch], loss=squared))

@@ -51,6 +51,7 @@ def measuring(model: nn.Module, *, batch_statistics: bool = False) -> Generator[
         for parameter, grad, required in parameters:
             parameter.requires_grad_(required)
             parameter.grad = grad
+        model.train()  # lets modules forget what they keep while they are in evaluation mode
         for module, training in modes:
             module.training = training
 

@@ -5,8 +5,11 @@ ones and absolute weights, where every operation in between is linear on positiv
 pooling and additions are. The stand-ins:
 
 - norms multiply by their scale, with the statistics they have collected, and shift nothing;
-- activations (GELU, SiLU, sigmoid, softmax, clamps, ...) pass positive numbers on as they are;
-- attention weighs values by the products of queries and keys.
+- activations (GELU, SiLU, tanh, clamps, ...) pass positive numbers on as they are;
+- what bounds its output passes on shares: a sigmoid its input over the largest one, a softmax its
+  input over the sum. The divisor counts as a constant. Else every gate and every attention would
+  multiply the flow with itself, which no number format holds for long;
+- attention weighs values by such shares of the products of queries and keys.
 
 Norms and attention that a model writes out by hand are not recognised, and the softmax inside
 `torch.nn.MultiheadAttention` stays: its weights are positive, too.
@@ -16,7 +19,6 @@ Letters: C channels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -50,6 +52,20 @@ class PositiveForward(TorchFunctionMode):
 
 def _same(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return input
+
+
+def _share_of_largest(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return _over(input, input.amax())
+
+
+def _share_of_sum(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    dim = kwargs.get("dim", args[0] if args else -1)
+    return _over(input, input.sum(dim=-1 if dim is None else dim, keepdim=True))
+
+
+def _over(input: Tensor, divisor: Tensor) -> Tensor:
+    """Divide by a constant; where it is 0 so is everything it divides."""
+    return input / divisor.detach().clamp(min=torch.finfo(input.dtype).tiny)
 
 
 def _batch_norm(
@@ -88,7 +104,7 @@ def _layer_norm(
 
 def _glu(input: Tensor, dim: int = -1) -> Tensor:
     value, gate = input.chunk(2, dim)
-    return value * gate
+    return value * _share_of_largest(gate)
 
 
 def _attention(
@@ -96,15 +112,13 @@ def _attention(
     key: Tensor,
     value: Tensor,
     *args: Any,
-    scale: float | None = None,
     enable_gqa: bool = False,
     **kwargs: Any,
 ) -> Tensor:
     if enable_gqa:
         repeats = query.shape[-3] // key.shape[-3]
         key, value = (t.repeat_interleave(repeats, dim=-3) for t in (key, value))
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    return query @ key.transpose(-2, -1) * scale @ value
+    return _share_of_sum(query @ key.transpose(-2, -1)) @ value
 
 
 def _scaled(input: Tensor, scale_C: Tensor | None) -> Tensor:
@@ -124,9 +138,18 @@ _STAND_INS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.scaled_dot_product_attention: _attention,
 }
 _PASSED_ON = (
-    (F, "celu elu gelu hardsigmoid hardswish hardtanh hardtanh_ log_softmax logsigmoid mish relu6"),
-    (F, "selu sigmoid silu softmax softplus softsign tanh tanhshrink"),
-    (torch, "celu celu_ clamp clamp_ log_softmax selu selu_ sigmoid sigmoid_ softmax tanh tanh_"),
-    (Tensor, "clamp clamp_ log_softmax sigmoid sigmoid_ softmax tanh tanh_"),
+    (F, "celu elu gelu hardswish hardtanh hardtanh_ logsigmoid mish relu6 selu silu softplus"),
+    (F, "softsign tanh tanhshrink"),
+    (torch, "celu celu_ clamp clamp_ selu selu_ tanh tanh_"),
+    (Tensor, "clamp clamp_ tanh tanh_"),
+)
+_BOUNDED = (
+    ((F, torch, Tensor), "sigmoid", _share_of_largest),
+    ((torch, Tensor), "sigmoid_", _share_of_largest),
+    ((F,), "hardsigmoid", _share_of_largest),
+    ((F, torch, Tensor), "softmax", _share_of_sum),
 )
 _STAND_INS |= {getattr(owner, name): _same for owner, names in _PASSED_ON for name in names.split()}
+_STAND_INS |= {
+    getattr(owner, name): stand_in for owners, name, stand_in in _BOUNDED for owner in owners
+}

@@ -86,7 +86,7 @@ def sum_over_units(
         value = values.get(part.tensor)
         if value is not None:
             others = [axis for axis in range(value.dim()) if axis != part.axis]
-            along = value.double().sum(dim=others) if others else value.double()
+            along = value.sum(dim=others, dtype=torch.float64) if others else value.double()
             total_U.index_add_(0, part.unit, along.cpu()[part.index].sum(dim=1))
     return total_U
 

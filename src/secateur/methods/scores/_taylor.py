@@ -84,10 +84,13 @@ def squared_products(
         names: Parameters that are wanted.
 
     Returns:
-        Name to a tensor of the parameter's shape; 0 where the loss does not depend on it.
+        Name to a tensor of the parameter's shape, float64: squares of what a deep network passes
+        back are below the smallest float32. 0 where the loss does not depend on it.
     """
     parameters = {name: p for name, p in subject.model.named_parameters() if name in names}
-    squares = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
+    squares = {
+        name: torch.zeros_like(p.detach(), dtype=torch.float64) for name, p in parameters.items()
+    }
     num_batches = 0
     with measuring(subject.model):
         for loss in subject.losses():
@@ -95,5 +98,5 @@ def squared_products(
             num_batches += 1
             for name, parameter in parameters.items():
                 if parameter.grad is not None:
-                    squares[name] += (parameter.detach() * parameter.grad).square()
+                    squares[name] += (parameter.detach() * parameter.grad).double().square()
     return {name: square / num_batches for name, square in squares.items()}

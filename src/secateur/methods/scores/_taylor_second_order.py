@@ -147,7 +147,7 @@ def differentiable_gradients(loss: Tensor, gates: Gates) -> Gradients:
 
 
 def _probe(gates: Gates, gradients: Gradients, vector_U: Tensor) -> Tensor:
-    """Return v * Hv, ``[U]``."""
+    """Return v * Hv, ``[U]``; refuses operations without a second derivative."""
     slope = sum(
         (
             (gradient * direction).sum()
@@ -158,7 +158,15 @@ def _probe(gates: Gates, gradients: Gradients, vector_U: Tensor) -> Tensor:
     )
     if not slope.requires_grad:
         return torch.zeros_like(vector_U)
-    curvature = torch.autograd.grad(slope, gates.parameters, retain_graph=True, allow_unused=True)
+    try:
+        curvature = torch.autograd.grad(
+            slope, gates.parameters, retain_graph=True, allow_unused=True
+        )
+    except RuntimeError as error:
+        raise UsageError(
+            f"The loss cannot be differentiated twice: {error}. Use a score that needs one "
+            'derivative, such as score="taylor".'
+        ) from error
     return vector_U * _by_gate(gates, curvature)
 
 
