@@ -172,7 +172,9 @@ def test_a_damaged_cell_is_named(tmp_path):
     compare(tiny_config(), tmp_path, on_progress=ignore)
     file = next((tmp_path / "cells").iterdir())
     file.write_text('{"kind": "something else"}')
-    with pytest.raises(StorageError, match=rf"{file.name} is not the result of a cell \(kind: .*\)\. D"):
+    with pytest.raises(
+        StorageError, match=rf"{file.name} is not the result of a cell \(kind: .*\)\. D"
+    ):
         compare(tiny_config(), tmp_path, on_progress=ignore)
 
 

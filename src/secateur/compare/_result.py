@@ -104,8 +104,8 @@ def read_result(path: Path) -> Result | None:
         detail = error.errors()[0]
         where = ".".join(map(str, detail["loc"])) or "the file"
         raise StorageError(
-            f"{path} is not the result of a cell ({where}: {detail['msg']}). Delete the file to work the cell out "
-            "again from its finished runs."
+            f"{path} is not the result of a cell ({where}: {detail['msg']}). Delete "
+            "the file to work the cell out again from its finished runs."
         ) from error
     except OSError as error:
         raise StorageError(

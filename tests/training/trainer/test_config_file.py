@@ -112,6 +112,15 @@ def test_a_whole_number_serves_as_a_number(file):
             "price and target_macs.",
         ),
         (
+            "search.method=afop",
+            "search.method is 'afop' in FILE; allowed is one of 'complexity-aware', 'aofp'.",
+        ),
+        (
+            'search={method = "aofp", price = 1}',
+            "search.price in FILE is not a setting. [search] knows method, tolerance, "
+            "masks_per_half, steps_per_half, warmup, min_units, settle_at, target_macs.",
+        ),
+        (
             "search={target_macs = 1.0}",
             "search.target_macs is 1.0 in FILE; allowed is a number less than 1.",
         ),

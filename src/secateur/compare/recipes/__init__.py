@@ -1,5 +1,6 @@
 """Ways to get a network of a given size, one file each."""
 
+from secateur.compare.recipes._aofp import AOFPRecipe
 from secateur.compare.recipes._bill import Bill, Item
 from secateur.compare.recipes._dense import DenseRecipe
 from secateur.compare.recipes._ground import Ground
@@ -12,6 +13,7 @@ from secateur.compare.recipes._search import SearchRecipe
 
 __all__ = [
     "CONTROLS",
+    "AOFPRecipe",
     "AnyRecipe",
     "Bill",
     "DenseRecipe",

@@ -4,13 +4,15 @@ from typing import Annotated
 
 from pydantic import Field
 
+from secateur.compare.recipes._aofp import AOFPRecipe
 from secateur.compare.recipes._dense import DenseRecipe
 from secateur.compare.recipes._narrowed import NarrowedRecipe
 from secateur.compare.recipes._prune import PruneRecipe
 from secateur.compare.recipes._search import SearchRecipe
 
 AnyRecipe = Annotated[
-    DenseRecipe | NarrowedRecipe | SearchRecipe | PruneRecipe, Field(discriminator="recipe")
+    DenseRecipe | NarrowedRecipe | SearchRecipe | PruneRecipe | AOFPRecipe,
+    Field(discriminator="recipe"),
 ]
 """Any of them; in a config the setting ``recipe`` says which."""
 

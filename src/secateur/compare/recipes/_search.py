@@ -9,7 +9,7 @@ from secateur.training import trainer
 
 
 class SearchRecipe(trainer.SearchSettings):
-    """Trains with structure discovery towards the budget, through `secateur.attach`.
+    """Trains with complexity-aware structure discovery towards the budget.
 
     Attributes:
         recipe: The name; the rest is as in the section ``[search]`` of a run.

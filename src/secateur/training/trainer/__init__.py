@@ -1,6 +1,8 @@
 """The built-in trainer: from a config file to a run folder that can be resumed at any moment."""
 
 from secateur.training.trainer._config import (
+    AOFPConfig,
+    AOFPSettings,
     Config,
     Count,
     DataConfig,
@@ -35,6 +37,8 @@ from secateur.training.trainer._threads import own_threads
 from secateur.training.trainer._train import train
 
 __all__ = [
+    "AOFPConfig",
+    "AOFPSettings",
     "Config",
     "Count",
     "DataConfig",

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -118,7 +126,7 @@ class TrainingConfig(Section):
 
 
 class SearchSettings(Section):
-    """How structure discovery works, apart from its goal.
+    """How complexity-aware structure discovery works, apart from its goal.
 
     Attributes:
         method: The method that decides what goes.
@@ -139,7 +147,7 @@ class SearchSettings(Section):
 
 
 class SearchConfig(SearchSettings):
-    """The section ``[search]``: structure discovery; without it the network stays as it is.
+    """The section ``[search]``: structure discovery by worth against price.
 
     Attributes:
         price: Nats of loss that 100 % of the complexity is worth.
@@ -163,6 +171,50 @@ class SearchConfig(SearchSettings):
         return self
 
 
+class AOFPSettings(Section):
+    """How AOFP works, apart from its goal; see `secateur.AOFP`.
+
+    Attributes:
+        method: The method that decides what goes.
+        tolerance: Relative damage below which units may go.
+        masks_per_half: Random halves that each decision looks at.
+        steps_per_half: Optimizer steps between decisions.
+        warmup: Steps before anything is measured.
+        min_units: Units that every family keeps.
+        settle_at: Share of the run after which the structure is final.
+    """
+
+    method: Literal["aofp"]
+    tolerance: Positive | None = None
+    masks_per_half: Annotated[int, Field(ge=2)] | None = None
+    steps_per_half: Count | None = None
+    warmup: Annotated[int, Field(ge=0)] | None = None
+    min_units: Count | None = None
+    settle_at: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class AOFPConfig(AOFPSettings):
+    """The section ``[search]``: structure discovery by damage at the next layers.
+
+    Attributes:
+        target_macs: Share of the MACs to stop at; None stops where nothing is below the tolerance.
+    """
+
+    target_macs: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+def _method(search: object) -> str:
+    name = search.get("method") if isinstance(search, dict) else getattr(search, "method", None)
+    return name if isinstance(name, str) else "complexity-aware"
+
+
+AnySearchConfig = Annotated[
+    Annotated[SearchConfig, Tag("complexity-aware")] | Annotated[AOFPConfig, Tag("aofp")],
+    Discriminator(_method),
+]
+"""The section ``[search]``; its setting ``method`` says which."""
+
+
 class Config(Section):
     """All settings of a run.
 
@@ -178,4 +230,4 @@ class Config(Section):
     model: ModelConfig
     data: DataConfig
     training: TrainingConfig
-    search: SearchConfig | None = None
+    search: AnySearchConfig | None = None

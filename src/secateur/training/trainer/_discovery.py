@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from secateur.methods import ComplexityAware
+from secateur.methods import AOFP, ComplexityAware, Method
 from secateur.training import Session, attach
-from secateur.training.trainer._config import Config, SearchConfig
+from secateur.training.trainer._config import AnySearchConfig, Config, SearchConfig
 from secateur.training.trainer._parts import Parts
 
 
@@ -46,7 +46,7 @@ def begin_search(
     )
 
 
-def build_method(settings: SearchConfig) -> ComplexityAware:
+def build_method(settings: AnySearchConfig) -> Method:
     """Make the method that a config describes; what it leaves out is as the method has it.
 
     Args:
@@ -59,6 +59,8 @@ def build_method(settings: SearchConfig) -> ComplexityAware:
         UsageError: Settings do not go together.
     """
     options = settings.model_dump(exclude_none=True, exclude={"method"})
+    if not isinstance(settings, SearchConfig):
+        return AOFP(**options)
     if settings.reference is not None:
         options["reference"] = tuple(settings.reference)
     return ComplexityAware(**options)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from secateur.errors import UsageError
@@ -147,14 +147,14 @@ def _sentence(root: type[BaseModel], detail: ErrorDetails, where: str, file: str
     if kind == "missing":
         return f"{name} is missing in {where}; add it."
     if kind == "union_tag_not_found":
-        return f"{name}.{context['discriminator'].strip(chr(39))} is missing in {where}; add it."
+        return f"{name}.{_selector(context)} is missing in {where}; add it."
     if kind == "extra_forbidden":
         return f"{name} in {where} is not a setting.{_known(root, detail['loc'], file)}"
     if kind == "value_error":
         return f"[{name}] in {where}: {context['error']}." if path else f"{where}: {detail['msg']}."
     given = detail["input"]
     if kind == "union_tag_invalid":
-        name, given = f"{name}.{context['discriminator'].strip(chr(39))}", context["tag"]
+        name, given = f"{name}.{_selector(context)}", context["tag"]
     allowed = _ALLOWED.get(kind, "").format(**context) or detail["msg"]
     return f"{name} is {given!r} in {where}; allowed is {allowed}."
 
@@ -197,7 +197,7 @@ def _walk(root: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], A
         kind = _bare(kind)
         members = [member for member in get_args(kind) if _has_tag(member, part)]
         if members:
-            kind = members[0]
+            kind = _bare(members[0])
             continue
         path.append(str(part))
         if _is_settings(kind):
@@ -224,7 +224,13 @@ def _is_settings(kind: Any) -> bool:
 
 def _has_tag(kind: Any, tag: int | str) -> bool:
     """Say whether a member of a union is the one that a tag selects."""
-    annotations = (
-        [field.annotation for field in kind.model_fields.values()] if (_is_settings(kind)) else []
-    )
-    return any(get_origin(a) is Literal and get_args(a) == (tag,) for a in annotations)
+    if any(isinstance(part, Tag) and part.tag == tag for part in get_args(kind)):
+        return True
+    fields = kind.model_fields.values() if _is_settings(kind) else ()
+    literals = (f.annotation for f in fields if get_origin(f.annotation) is Literal)
+    return any(get_args(literal) == (tag,) for literal in literals)
+
+
+def _selector(context: Mapping[str, Any]) -> str:
+    """Name the setting that selects a member: pydantic writes ``'name'`` or ``_name()``."""
+    return str(context["discriminator"]).strip("'_()")

@@ -1,0 +1,42 @@
+"""The recipe ``aofp``: train the full network, then let AOFP narrow it while it trains on."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from secateur.compare.recipes._bill import Bill
+from secateur.compare.recipes._job import Job, Made
+from secateur.training import trainer
+
+
+class AOFPRecipe(trainer.AOFPSettings):
+    """Narrows a pre-trained network with `secateur.AOFP` during its fine-tuning.
+
+    Attributes:
+        recipe: The name; the rest is as in the section ``[search]`` of a run.
+    """
+
+    recipe: Literal["aofp"]
+    method: Literal["aofp"] = "aofp"
+    has_budget: ClassVar[bool] = True
+    fine_tunes: ClassVar[bool] = True
+
+    def carry_out(self, job: Job) -> Made:
+        """Train, then narrow and train on in one.
+
+        Args:
+            job: The cell.
+
+        Returns:
+            The network and the bill of both.
+        """
+        before = job.pretrain()
+        search = trainer.AOFPConfig(target_macs=job.target, **self.model_dump(exclude={"recipe"}))
+        weights = str(before.outcome.run.resolve())
+        changes = {
+            "model": job.base.model.model_copy(update={"weights": weights}),
+            "training": job.schedules.fine_tuning,
+            "search": search,
+        }
+        after = job.train("fine-tuning", job.base.model_copy(update=changes))
+        return Made(outcome=after.outcome, bill=Bill((*before.bill.items, *after.bill.items)))
