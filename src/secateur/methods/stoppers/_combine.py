@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from secateur.errors import UsageError
 from secateur.methods.stoppers._stopper import Stopper
 
@@ -39,6 +41,15 @@ class _Combined(Stopper):
         reasons = [stopper.because for stopper in self._stoppers if stopper.because]
         self.because = " and ".join(reasons) if stop else ""
         return stop
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of all; see `Stopper`."""
+        return {"stoppers": [stopper.state_dict() for stopper in self._stoppers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let all go on; see `Stopper`."""
+        for stopper, own in zip(self._stoppers, state["stoppers"], strict=True):
+            stopper.load_state_dict(own)
 
     def _settle(self, votes: list[bool]) -> bool:
         raise NotImplementedError

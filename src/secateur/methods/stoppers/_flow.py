@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -95,6 +95,14 @@ class FlowConsistency(Stopper):
         """Measure the reference if it is the trained dense network's; see `Stopper`."""
         if level == 0 and self.reference is None:
             self.reference = self._flow.measure()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the reference; see `Stopper`."""
+        return {"reference": self.reference}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the reference over; see `Stopper`."""
+        self.reference = state["reference"]
 
     def _distance(self, flow: Tensor, reference: Tensor) -> float:
         if flow.shape != reference.shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from secateur.errors import UsageError
 
@@ -50,6 +51,17 @@ class Stopper(ABC):
 
         Args:
             level: Number of the level.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next levels need of the last ones, at the end of a level."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Go on after the level at whose end `state_dict` was called.
+
+        Args:
+            state: What it returned.
         """
 
 

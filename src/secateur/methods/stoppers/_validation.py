@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from secateur.methods.stoppers._stopper import Patience, Stopper
 
@@ -63,6 +64,14 @@ class AccuracyReached(Stopper):
         stop = self._patience.after(hit, chunks)
         self.because = f"accuracy {value:.4g} reaches {target - self._margin:.4g}" if stop else ""
         return stop
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the dense level's best; see `Stopper`."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the dense level's best over; see `Stopper`."""
+        self._best = state["best"]
 
 
 class LossPlateau(Stopper):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -12,12 +12,11 @@ from secateur.errors import UsageError
 from secateur.masks import Masks
 from secateur.methods.mask_rules import MaskRule, mask_rule_named
 from secateur.methods.stoppers import FixedChunks, Stopper
-from secateur.training.iteration._records import Chunk, IterationReport, Level
+from secateur.training.iteration._checkpoint import Checkpoint
+from secateur.training.iteration._records import IterationReport, Level
 from secateur.training.iteration._rewind import Rewind, rewind_named
+from secateur.training.iteration._run import Run, Train
 from secateur.training.iteration._snapshot import Stateful, Trained
-from secateur.training.iteration._stopwatch import Stopwatch
-
-Train = Callable[[Chunk], object]
 
 
 def iterate(  # noqa: PLR0913 (the settings a user has, frozen by a test)
@@ -37,6 +36,7 @@ def iterate(  # noqa: PLR0913 (the settings a user has, frozen by a test)
     also: Sequence[Stateful] = (),
     chunk_epochs: float = 1.0,
     on_level: Callable[[Level], None] | None = None,
+    checkpoint: str | Path | None = None,
     seed: int = 0,
 ) -> IterationReport:
     """Prune single weights over several levels, in your own training loop.
@@ -73,14 +73,19 @@ def iterate(  # noqa: PLR0913 (the settings a user has, frozen by a test)
         also: Learning rate schedules, gradient scalers, averages: rewound with the optimizer.
         chunk_epochs: Epochs that ``train`` trains in a chunk, for the report.
         on_level: Called with the record of every level as it ends.
+        checkpoint: A folder for the state at the end of every level. If it holds one, the run goes
+            on from there: call again with the same settings, after a crash or a stop. Equal to the
+            run without the stop, bit for bit on one CPU process, if ``train`` draws from torch's
+            generators or from what it is told only.
         seed: Seed of rules that draw.
 
     Returns:
         Levels, epochs, and what measuring cost; printing it shows a table.
 
     Raises:
-        UsageError: A setting is unknown or out of range, or model and optimizer do not belong
-            together.
+        UsageError: A setting is unknown or out of range, model and optimizer do not belong
+            together, or the checkpoint is of a run with other settings.
+        StorageError: The checkpoint is damaged or cannot be written.
 
     Example:
         >>> import torch, secateur
@@ -99,128 +104,52 @@ def iterate(  # noqa: PLR0913 (the settings a user has, frozen by a test)
     rule = mask_rule_named(rule) if isinstance(rule, str) else rule
     rewind = rewind_named(rewind) if isinstance(rewind, str) else rewind
     own = Masks(model, optimizer) if masks is None else masks
-    run = _Run(
+    stopper = stopper or FixedChunks(max_chunks)
+    run = Run(
         Trained(model=model, optimizer=optimizer, also=also),
         own,
         train,
         rule=rule,
         rewind=rewind,
+        stopper=stopper,
         evaluate=evaluate,
         seed=seed,
     )
-    budgets = [max_chunks] * levels
-    stoppers = [stopper or FixedChunks(max_chunks)] * levels
-    if last_chunks is not None:
-        budgets[-1], stoppers[-1] = last_chunks, FixedChunks(last_chunks)
+    settings = {
+        "levels": levels,
+        "max_chunks": max_chunks,
+        "warm_up": warm_up,
+        "last_chunks": last_chunks,
+        "seed": seed,
+        "rule": type(rule).__name__,
+        "rewind": type(rewind).__name__,
+        "stopper": type(stopper).__name__,
+        "masked": list(own.names),
+    }
+    saved = None if checkpoint is None else Checkpoint(Path(checkpoint), settings, run.device)
     try:
-        warm_up_seconds = run.warm_up(warm_up)
-        records = []
-        for number, (budget, ends) in enumerate(zip(budgets, stoppers, strict=True)):
-            records.append(run.level(number, budget, ends))
+        run.begin(warm_up, saved)
+        while len(run.records) < levels:
+            last = len(run.records) == levels - 1
+            if last and last_chunks is not None:
+                record = run.level(last_chunks, FixedChunks(last_chunks))
+            else:
+                record = run.level(max_chunks, stopper)
+            if saved is not None:
+                saved.write(run.state())
             if on_level is not None:
-                on_level(records[-1])
+                on_level(record)
     except BaseException:
         if masks is None:
             own.detach()
         raise
     return IterationReport(
-        levels=tuple(records),
+        levels=tuple(run.records),
         warm_up_chunks=warm_up,
-        warm_up_seconds=warm_up_seconds,
+        warm_up_seconds=run.warm_up_seconds,
         chunk_epochs=chunk_epochs,
         masks=own,
     )
-
-
-class _Run:
-    """What the levels of one call share."""
-
-    def __init__(
-        self,
-        trained: Trained,
-        masks: Masks,
-        train: Train,
-        *,
-        rule: MaskRule,
-        rewind: Rewind,
-        evaluate: Callable[[], float] | None,
-        seed: int,
-    ) -> None:
-        self._trained = trained
-        self._masks = masks
-        self._train = train
-        self._rule = rule
-        self._rewind = rewind
-        self._evaluate = evaluate
-        self._generator = torch.Generator().manual_seed(seed)
-        self._device = next(iter(masks.weights.values())).device
-        self._watch = Stopwatch(self._device)
-        self._total = 0
-
-    def warm_up(self, chunks: int) -> float:
-        """Train to the rewind point and remember it; return the seconds."""
-        for number in range(chunks):
-            self._chunk(level=0, number=number, budget=chunks, warm_up=True)
-        self._rewind.remember(self._trained)
-        return self._watch.take("train")
-
-    def level(self, number: int, budget: int, stopper: Stopper) -> Level:
-        """Mask, rewind and train."""
-        with self._watch.measure("mask"):
-            if number > 0:
-                self._mask_and_rewind()
-        with self._watch.measure("stopper"):
-            stopper.level_begins(number)
-        readings: list[Mapping[str, float]] = []
-        stop = False
-        while not stop and len(readings) < budget:
-            self._chunk(level=number, number=len(readings), budget=budget, warm_up=False)
-            with self._watch.measure("stopper"):
-                stop = self._agreed(stopper.should_stop(len(readings) + 1))
-            readings.append(dict(stopper.readings))
-        with self._watch.measure("stopper"):
-            stopper.level_ends(number)
-        return self._record(number, budget, stopper.because if stop else "", readings)
-
-    def _mask_and_rewind(self) -> None:
-        kept = self._rule.next_masks(self._masks.weights, self._masks.kept, self._generator)
-        self._rewind.restore_(self._trained)
-        self._masks.set_(kept)
-
-    def _chunk(self, *, level: int, number: int, budget: int, warm_up: bool) -> None:
-        chunk = Chunk(level=level, number=number, budget=budget, total=self._total, warm_up=warm_up)
-        with self._watch.measure("train"):
-            self._train(chunk)
-        self._total += 1
-
-    def _record(
-        self, number: int, budget: int, because: str, readings: list[Mapping[str, float]]
-    ) -> Level:
-        with self._watch.measure("evaluate"):
-            evaluation = None if self._evaluate is None else float(self._evaluate())
-        return Level(
-            number=number,
-            num_kept=self._masks.num_kept,
-            kept_share=self._masks.kept_share,
-            emptied=self._masks.emptied,
-            chunks=len(readings),
-            budget=budget,
-            because=because,
-            readings=tuple(readings),
-            train_seconds=self._watch.take("train"),
-            measure_seconds=self._watch.take("stopper"),
-            mask_seconds=self._watch.take("mask"),
-            evaluation=evaluation,
-            evaluate_seconds=self._watch.take("evaluate"),
-        )
-
-    def _agreed(self, stop: bool) -> bool:
-        """Let all processes do what the first one says: rounding may differ between them."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return stop
-        said = torch.tensor([stop], dtype=torch.uint8, device=self._device)
-        torch.distributed.broadcast(said, src=0)
-        return bool(said.item())
 
 
 def _check(*, levels: int, max_chunks: int, warm_up: int, last_chunks: int | None) -> None:
