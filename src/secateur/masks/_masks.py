@@ -115,11 +115,8 @@ class Masks:
     def apply_(self) -> None:
         """Zero what is masked in weights, gradients and optimizer state."""
         for name, parameter in self._parameters.items():
-            self._zero_(name, parameter.data)
             self._zero_gradient_(name, parameter)
-            for value in self._optimizer.state.get(parameter, {}).values():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    self._zero_(name, value)
+            self._zero_weight_and_state_(name, parameter)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the masks as bits.
@@ -170,8 +167,16 @@ class Masks:
         for name, parameter in self._parameters.items():
             self._zero_gradient_(name, parameter)
 
+    @torch.no_grad()
     def _after_update(self, optimizer: Optimizer, *_: Any) -> None:
-        self.apply_()
+        for name, parameter in self._parameters.items():
+            self._zero_weight_and_state_(name, parameter)
+
+    def _zero_weight_and_state_(self, name: str, parameter: Tensor) -> None:
+        self._zero_(name, parameter.data)
+        for value in self._optimizer.state.get(parameter, {}).values():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                self._zero_(name, value)
 
     def _zero_gradient_(self, name: str, parameter: Tensor) -> None:
         # A sparse gradient is left alone: the weight and its state are zeroed after the update.
