@@ -1,7 +1,10 @@
 """AOFP attached to real trainings of tiny networks."""
 
 import copy
+import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from secateur.methods._halving import sampled_damage
 from secateur.methods._move import Move
 from secateur.structure import trace
 from secateur.training import Session, attach
+from tests.clean_room import ROOT
 from tests.methods.planted import data_of, half_squares, perceptron
 from tests.training.scripted import assert_same, weights_of
 
@@ -289,6 +293,20 @@ def test_all_processes_take_the_sum_of_what_they_measured(monkeypatch):
     assert torch.equal(two.energy_RF, 2 * one.energy_RF)
     assert torch.equal(two.grams[1], 2 * one.grams[1])
     assert torch.equal(two.gram_energy[1], 2 * one.gram_energy[1])
+
+
+@pytest.mark.slow
+def test_two_processes_with_different_batches_remove_the_same_units_at_the_same_steps(tmp_path):
+    program = [sys.executable, "-m", "tests.training.aofp_process"]
+    processes = [
+        subprocess.Popen([*program, str(rank), str(tmp_path)], cwd=ROOT) for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert one["own"] != two["own"]
+    assert len(one["events"]) > 1
+    assert one["events"] == two["events"]
+    assert one["weights"] == two["weights"]
 
 
 def test_mean_damage_agrees_with_the_true_rise_of_the_loss():
