@@ -352,7 +352,7 @@ def test_lower_precision_is_measured_in_float32():
             lambda: measured(
                 nn.Sequential(nn.Linear(3, 2), nn.Flatten(0), nn.Linear(10, 1)), torch.randn(5, 3)
             ),
-            "2 gives out [1] (units last) for 5 samples: the first axis does not hold the "
+            "2 gives out [1] (rows, units) for 5 samples: the first axis does not hold the "
             "samples. Leave it out with layers=[...].",
         ),
     ],

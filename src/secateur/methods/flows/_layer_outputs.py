@@ -89,7 +89,7 @@ class LayerOutputs:
     def _run(self, batch: Inputs, size: int, start: int) -> None:
         self._calls = []
         _call(self._model, batch)
-        pooled = [_pool(path, output, size) for path, output in self._calls]
+        pooled = [_by_sample(path, output, size) for path, output in self._calls]
         names = tuple(path for path, _ in self._calls)
         if not self.names:
             self._prepare(names, pooled)
@@ -113,8 +113,10 @@ class LayerOutputs:
         self._buffer_SA = pooled[0].new_empty(self.num_samples, sum(self.widths))
 
     def _keep(self, path: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        channels = 1 if isinstance(module, _ConvNd) else -1
-        self._calls.append((path, output.movedim(channels, -1)))
+        places = (
+            range(2, output.dim()) if isinstance(module, _ConvNd) else range(1, output.dim() - 1)
+        )
+        self._calls.append((path, _pooled(output, list(places))))
 
 
 def _chosen(model: nn.Module, layers: Sequence[str] | None) -> Mapping[str, nn.Module]:
@@ -150,15 +152,20 @@ def _call(model: nn.Module, batch: Inputs) -> None:
         model(batch)
 
 
-def _pool(path: str, output: Tensor, size: int) -> Tensor:
-    """Average over all places of a sample, ``[B, N]``; windows stand behind one another."""
-    if output.dim() < 2 or len(output) % size != 0 or len(output) == 0:
+def _pooled(output: Tensor, places: list[int]) -> Tensor:
+    """Average over places at once, so that only the averages are kept until the model is done."""
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    return output.mean(dim=places, dtype=dtype) if places else output.to(dtype)
+
+
+def _by_sample(path: str, output: Tensor, size: int) -> Tensor:
+    """Average over the windows of a sample, which stand behind one another, ``[B, N]``."""
+    if output.dim() != 2 or len(output) == 0 or len(output) % size != 0:
         raise UsageError(
-            f"{path} gives out {list(output.shape)} (units last) for {size} samples: the first "
+            f"{path} gives out {list(output.shape)} (rows, units) for {size} samples: the first "
             "axis does not hold the samples. Leave it out with layers=[...]."
         )
-    output = output.to(torch.promote_types(output.dtype, torch.float32))
-    return output.reshape(size, -1, output.shape[-1]).mean(dim=1)
+    return output if len(output) == size else output.view(size, -1, output.shape[1]).mean(dim=1)
 
 
 def _remove(handles: list[RemovableHandle]) -> None:
