@@ -54,7 +54,7 @@ def _accuracy(rows: Sequence[Row], found: dict[str, Style]) -> Panel:
         name="accuracy",
         title="Accuracy against size",
         text="Accuracy on the test split after the last epoch. Up and to the left is better; the "
-        f"dotted line joins what nothing beats in both, sizes that agree to 1 % counting as equal."
+        "dotted line joins what nothing beats in both, sizes within 1 % counting as equal."
         f"{bars}",
         figures=(figure,),
         keys=_keys(rows, found),
