@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from secateur.compare import Progress, compare
-from secateur.compare.recipes import factor_for
-from secateur.errors import StorageError, UsageError
+from secateur.compare.recipes import Ground, Job, factor_for
+from secateur.compare.recipes._narrowed import _cut_evenly
+from secateur.data import Split, in_memory_dataset
+from secateur.errors import StorageError
 from secateur.training import trainer
 from tests.compare.tiny import tiny_config
 
@@ -178,11 +180,38 @@ def test_a_damaged_cell_is_named(tmp_path):
         compare(tiny_config(), tmp_path, on_progress=ignore)
 
 
-def test_a_network_that_has_no_widths_is_refused(tmp_path):
-    config = tiny_config(model={"name": "torchvision/resnet18"}, data={"name": "digits"})
-    narrowed = [cell for cell in _cells(config) if cell.method == "narrowed"]
-    with pytest.raises(UsageError, match="only the reference networks of secateur can be narrowed"):
-        _work_out(narrowed[0], tmp_path)
+@pytest.mark.real
+def test_a_network_of_another_library_is_narrowed_family_by_family(tmp_path):
+    model = {"name": "torchvision/squeezenet1_1"}
+    data = {"name": "image-folder"}
+    config = tiny_config(model=model, data=data)
+    (cell,) = [cell for cell in _cells(config) if cell.method == "narrowed"]
+    ground = Ground(cell.base)
+    images = torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8)
+    split = Split(images=images, labels=torch.arange(4))
+    ground.dataset = in_memory_dataset(
+        "x", train=split, validation=split, test=split, class_names=tuple("abcd"), flip=False
+    )
+    job = Job(
+        base=cell.base,
+        schedules=cell.schedules,
+        budget=0.5,
+        ground=ground,
+        folder=tmp_path,
+        pretrained=tmp_path,
+        on_run=lambda what, run: None,
+    )
+    network = _cut_evenly(job)
+    again = _cut_evenly(job)
+    assert trainer.count_macs(network, ground.image) / ground.macs == pytest.approx(0.5, abs=0.01)
+    whole = dict(ground.network().named_parameters())
+    shares = {
+        name: parameter.shape[0] / whole[name].shape[0]
+        for name, parameter in network.named_parameters()
+        if parameter.ndim == 4 and not name.startswith("classifier")
+    }
+    assert max(shares.values()) - min(shares.values()) < 0.05
+    assert all(map(torch.equal, network.parameters(), again.parameters()))
 
 
 def _cells(config):
@@ -193,7 +222,6 @@ def _cells(config):
 
 def _work_out(cell, out):
     from secateur.compare._work_out import work_out
-    from secateur.compare.recipes import Ground
 
     return work_out(cell, out, Ground(cell.base), lambda what, run: None)
 

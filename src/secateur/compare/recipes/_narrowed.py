@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
+import torch
+from torch import nn
+
+from secateur import models
 from secateur.compare.recipes._job import Job, Made
+from secateur.storage import save
+from secateur.structure import trace
+from secateur.surgery import redesign
 from secateur.training import trainer
 
 STEPS = 1024
@@ -39,14 +46,42 @@ class NarrowedRecipe(trainer.Section):
         Raises:
             UsageError: The network cannot be built at other widths.
         """
-        ground, model = job.ground, job.base.model
-
-        def macs(factor: float) -> float:
-            return trainer.count_macs(ground.network(model.width * factor), ground.image)
-
-        width = model.width * factor_for(macs, job.target * ground.macs)
-        narrowed = model.model_copy(update={"width": width})
+        model = job.base.model
+        if model.name in models.available():
+            narrowed = model.model_copy(update={"width": _width(job)})
+        else:
+            folder = job.folder / "narrowed"
+            with trainer.own_threads(job.base.training.threads):
+                save(_cut_evenly(job), folder)
+            narrowed = model.model_copy(update={"weights": str(folder.resolve())})
         return job.train("training", job.base.model_copy(update={"model": narrowed}))
+
+
+def _width(job: Job) -> float:
+    """Find the width at which a reference network, which has one, meets the budget."""
+    ground, own = job.ground, job.base.model.width
+
+    def macs(factor: float) -> float:
+        return trainer.count_macs(ground.network(own * factor), ground.image)
+
+    return own * factor_for(macs, job.target * ground.macs)
+
+
+def _cut_evenly(job: Job) -> nn.Module:
+    """Build a network of another library with the same share of the units of every family."""
+    ground = job.ground
+    structure = trace(ground.network(), ground.image)
+
+    def widths(factor: float) -> dict[str, int]:
+        return {f.name: max(1, round(factor * f.num_units)) for f in structure.families}
+
+    def macs(factor: float) -> float:
+        return structure.cost.macs.value(torch.tensor(list(widths(factor).values())))
+
+    factor = factor_for(macs, job.target * structure.cost.macs.value())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.base.training.seed)
+        return redesign(ground.network, ground.image, widths(factor))
 
 
 def factor_for(macs: Callable[[float], float], target: float) -> float:
