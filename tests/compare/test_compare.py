@@ -10,7 +10,7 @@ from secateur.compare import Progress, compare
 from secateur.compare.recipes import Ground, Job, factor_for
 from secateur.compare.recipes._narrowed import _cut_evenly
 from secateur.data import Split, in_memory_dataset
-from secateur.errors import StorageError
+from secateur.errors import StorageError, UsageError
 from secateur.training import trainer
 from tests.compare.tiny import tiny_config
 
@@ -178,6 +178,14 @@ def test_a_damaged_cell_is_named(tmp_path):
         StorageError, match=rf"{file.name} is not the result of a cell \(kind: .*\)\. D"
     ):
         compare(tiny_config(), tmp_path, on_progress=ignore)
+
+
+def test_a_cell_that_cannot_be_worked_out_is_named_and_the_others_are_kept(tmp_path):
+    config = tiny_config(budgets=[0.001])
+    message = r"The cell 'random at 0.1 %, seed 3' could not be worked out. .* before are kept"
+    with pytest.raises(UsageError, match=message):
+        compare(config, tmp_path, on_progress=ignore)
+    assert len(list((tmp_path / "cells").iterdir())) == 2  # dense, narrowed
 
 
 @pytest.mark.real

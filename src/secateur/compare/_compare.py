@@ -13,6 +13,7 @@ from secateur.compare._result import Result, read_result, write_result
 from secateur.compare._work_out import work_out
 from secateur.compare._write import write_comparison
 from secateur.compare.recipes import Ground, OnRun
+from secateur.errors import SecateurError
 from secateur.training import trainer
 
 CELLS = "cells"
@@ -68,7 +69,13 @@ def compare(config: CompareConfig, out: Path, *, on_progress: OnProgress) -> Com
             continue
         finished = sum(other.key in results for other in cells)
         on_run = _teller(on_progress, cell, finished, len(cells))
-        results[cell.key] = work_out(cell, out, ground, on_run)
+        try:
+            results[cell.key] = work_out(cell, out, ground, on_run)
+        except SecateurError as error:
+            raise type(error)(
+                f"The cell {cell.title!r} could not be worked out. {error} Cells that were "
+                "finished before are kept."
+            ) from error
         write_result(_path(out, cell), results[cell.key])
         write_comparison(_comparison(config, cells, results), out)
     comparison = _comparison(config, cells, results)

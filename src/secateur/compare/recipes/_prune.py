@@ -60,7 +60,7 @@ class PruneRecipe(trainer.Section):
         before = job.pretrain()
         folder = job.folder / "pruned"
         if not (folder / BILL).exists():
-            job.on_run("pruning", trainer.Progress(phase="measure"))
+            job.on_run("pruning", trainer.Progress(phase="train"))
             self._prune(job, before.outcome.run, folder)
         pruning = Item(what="pruning", **json.loads((folder / BILL).read_text(encoding="utf-8")))
         model = job.base.model.model_copy(update={"weights": str(folder.resolve())})
