@@ -179,6 +179,16 @@ def test_the_table_names_widths_and_what_was_saved():
     assert ["conv2", "filter", "5", "4", "80.0", "%", "0.2", "0.3"] in rows
 
 
+def test_the_table_of_several_rounds_compares_no_scores_of_different_rounds():
+    model, _, example = convnet()
+    one = [0.9, 0.1, 0.8, 0.7, 0.2, 0.6, 0.3, 0.5, 0.4]
+    scores = (one, [score * 1000 for score in one])
+    pruned = secateur.prune(model, example, score=Fixed(*scores), target_macs=0.6, rounds=2)
+    lines = str(pruned).splitlines()
+    assert " in 2 rounds: " in " ".join(lines)
+    assert ["family", "kind", "before", "after", "kept"] in [line.split() for line in lines]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

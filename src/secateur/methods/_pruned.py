@@ -79,7 +79,7 @@ class Pruned:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("family", overflow="fold")
         table.add_column("kind")
-        for title in ("before", "after", "kept", "best gone", "worst kept"):
+        for title in ("before", "after", "kept", *self._score_titles()):
             table.add_column(title, justify="right")
         for row in self._rows():
             table.add_row(*row)
@@ -95,6 +95,10 @@ class Pruned:
             f"parameters ({self.params[0]:,.0f} to {self.params[1]:,.0f}) are left."
         )
 
+    def _score_titles(self) -> tuple[str, ...]:
+        """Name the columns of scores; those of several rounds cannot be compared."""
+        return ("best gone", "worst kept") if len(self.rounds) == 1 else ()
+
     def _rows(self) -> list[tuple[str, ...]]:
         rows = []
         sizes = [family.num_units for family in self.structure.families]
@@ -105,8 +109,9 @@ class Pruned:
             gone_U = score_U[~live_U]
             best_gone = f"{float(gone_U.max()):.3g}" if len(gone_U) else "-"
             worst_kept = f"{float(score_U[live_U].min()):.3g}"
-            numbers = (*map(str, widths), _percent(widths), best_gone, worst_kept)
-            rows.append((family.name, family.kind, *numbers))
+            numbers = (*map(str, widths), _percent(widths))
+            scores = (best_gone, worst_kept)[: len(self._score_titles())]
+            rows.append((family.name, family.kind, *numbers, *scores))
         return rows
 
 
