@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from secateur import AOFP, models, trace
 from secateur.gates import Ablation, Damage, DamageMeter
 from secateur.methods._aofp_search import GRAM_STEPS, MASK_ROWS
-from secateur.methods._halving import draw_halves, exact_damage, sampled_damage
+from secateur.methods._halving import draw_halves, exact_damage, fitted_damage
 
 BATCH = 128
 PUBLIC_BATCHES = 1000
@@ -94,7 +94,7 @@ class Sums:
     def halves(self, *, fitted: bool) -> list[set[int]]:
         """Return the half with the smallest mean damage of every family."""
         return [
-            half_of(sampled_damage(m, c) if fitted else c / m.diagonal())
+            half_of(fitted_damage(m, c) if fitted else c / m.diagonal())
             for m, c in zip(self.moments, self.crosses, strict=True)
         ]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from secateur.methods._halving import draw_halves, exact_damage, sampled_damage
+from secateur.methods._halving import draw_halves, exact_damage, fitted_damage, mean_damage
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -62,7 +62,7 @@ def test_the_fit_over_all_halves_is_the_plain_mean_even_where_damages_do_not_add
         row = torch.zeros(1, num_space, dtype=torch.float64)
         row[0, list(half)] = 1
         rows, values = torch.cat([rows, row]), [*values, damage(half)]
-    found = sampled_damage(rows.t() @ rows, rows.t() @ torch.tensor(values, dtype=torch.float64))
+    found = fitted_damage(rows.t() @ rows, rows.t() @ torch.tensor(values, dtype=torch.float64))
     assert_close(found, enumerated(damage, num_space))
 
 
@@ -70,7 +70,7 @@ def test_additive_damage_is_known_exactly_from_few_halves():
     value = torch.tensor([0, 0, 0, 0, 0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
     first, second = draw_halves(8, 20, seeded(3))
     rows = torch.cat([first, second]).double()
-    found = sampled_damage(rows.t() @ rows, rows.t() @ (rows @ value))
+    found = fitted_damage(rows.t() @ rows, rows.t() @ (rows @ value))
     # E T_c = v_c + 3/7 (1 - v_c).
     expected = torch.tensor([3 / 7] * 4 + [3.4 / 7, 3.8 / 7, 4.2 / 7, 4.6 / 7], dtype=torch.float64)
     assert_close(found, expected)
@@ -82,11 +82,16 @@ def test_sampled_halves_converge_to_the_closed_form():
     first, second = draw_halves(6, 20_000, seeded(5))
     rows = torch.cat([first, second]).double()
     damage = torch.einsum("ri,ij,rj->r", rows, gram, rows)
-    found = sampled_damage(rows.t() @ rows, rows.t() @ damage)
+    found = fitted_damage(rows.t() @ rows, rows.t() @ damage)
     assert_close(found, exact_damage(gram), rtol=0.02, atol=0.02)
 
 
 def test_a_unit_that_was_in_no_half_is_infinitely_important():
     row = torch.tensor([[1, 0, 0], [0, 1, 0]], dtype=torch.float64)
-    found = sampled_damage(row.t() @ row, row.t() @ torch.tensor([0.5, 0.2], dtype=torch.float64))
+    found = fitted_damage(row.t() @ row, row.t() @ torch.tensor([0.5, 0.2], dtype=torch.float64))
     assert found.tolist() == [0.5, 0.2, float("inf")]
+
+
+def test_the_plain_mean_is_the_mean_over_the_halves_that_contain_a_unit():
+    found = mean_damage(torch.tensor([2.0, 4.0, 0.0]), torch.tensor([1.0, 6.0, 0.0]))
+    assert found.tolist() == [0.5, 1.5, float("inf")]

@@ -73,7 +73,7 @@ def test_the_worked_example_prunes_the_four_zeros_in_three_moves_and_eight_halve
 
 def test_inner_products_take_the_same_way_without_any_masks():
     move = Move(8, "cpu")
-    move.is_quadratic = True
+    move.measure_inner_products()
     history = run(move, VALUES, 0.01)
     assert [gone for _, gone in history] == [[0, 1], [2], [3], []]
     assert move.active.tolist() == [False] * 4 + [True] * 4
@@ -124,7 +124,7 @@ def test_inner_products_verify_the_chosen_set_itself():
     """Units 0 and 1 add up, unit 2 cancels either: T is 2/9 for all, the damage of {0, 1} 4/9."""
     gram = torch.tensor([[1, 1, -2, 0], [1, 1, -2, 0], [-2, -2, 4, 0], [0, 0, 0, 0]]).double()
     move = Move(4, "cpu")
-    move.is_quadratic = True
+    move.measure_inner_products()
     move.take_gram(gram, torch.tensor(9.0).double())
     assert move.conclude(0.3).tolist() == [0]
 
@@ -155,6 +155,23 @@ def test_a_saved_move_continues_from_the_middle_of_a_half():
     again.load_state_dict(copy.deepcopy(move.state_dict()))
     assert again.steps == 3
     assert run(again, VALUES, 0.01) == run(move, VALUES, 0.01)
+
+
+def test_a_saved_move_with_inner_products_continues():
+    move, again = Move(8, "cpu"), Move(8, "cpu")
+    move.measure_inner_products()
+    move.take_gram(torch.diag(VALUES), VALUES.sum())
+    again.load_state_dict(copy.deepcopy(move.state_dict()))
+    assert again.is_quadratic
+    assert again.conclude(0.01).tolist() == move.conclude(0.01).tolist() == [0, 1]
+
+
+def test_large_families_keep_plain_means_that_choose_the_same_dead_units(monkeypatch):
+    monkeypatch.setattr("secateur.methods._move.MAX_FITTED", 4)
+    move = Move(8, "cpu")
+    assert move.moment.shape == (8,)
+    history = run(move, VALUES, 0.01)
+    assert [gone for _, gone, _ in history] == [[], [0, 1], [], [2], [], [3], [], []]
 
 
 @pytest.mark.parametrize("num_rows", [1, 6])

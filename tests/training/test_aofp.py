@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from secateur.errors import UsageError
 from secateur.gates import Ablation, Damage, DamageMeter
 from secateur.methods import AOFP
-from secateur.methods._halving import sampled_damage
+from secateur.methods._halving import fitted_damage
 from secateur.methods._move import Move
 from secateur.structure import trace
 from secateur.training import Session, attach
@@ -251,6 +251,44 @@ def test_equal_seeds_find_equal_networks_and_others_draw_others():
     assert not torch.equal(*states)
 
 
+def test_a_compiled_model_is_measured_like_the_plain_one():
+    def moments(wrap) -> tuple[torch.Tensor, torch.Tensor]:
+        model = net()
+        model.drop.p = 0.0
+        wrapper = wrap(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+        method = AOFP(tolerance=1e-12, steps_per_half=50, warmup=0)
+        session = attach(wrapper, optimizer, IMAGES[:2], method=method, total_steps=200)
+        train(wrapper, optimizer, 0, 4)
+        return session.search.moves[0].moment, session.search.moves[0].cross
+
+    plain = moments(lambda model: model)
+    compiled = moments(lambda model: torch.compile(model, backend="eager"))
+    assert bool(plain[1].any())
+    assert torch.equal(compiled[0], plain[0])
+    torch.testing.assert_close(compiled[1], plain[1])
+
+
+def test_under_autocast_the_user_s_gradients_are_those_of_a_plain_training():
+    def gradients(attached: bool) -> list[torch.Tensor]:
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        if attached:
+            method = AOFP(tolerance=1e-12, steps_per_half=50, warmup=0)
+            attach(model, optimizer, IMAGES[:2], method=method, total_steps=200)
+        torch.manual_seed(0)
+        for _ in range(2):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = F.cross_entropy(model(IMAGES[:16]), LABELS[:16])
+            loss.backward()
+            optimizer.step()
+        return [parameter.grad for parameter in model.parameters()]
+
+    for ours, theirs in zip(gradients(True), gradients(False), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_accumulated_batches_of_a_step_are_all_measured():
     model = net()
     session, optimizer = begin(model, AOFP(tolerance=1e-12, steps_per_half=50, warmup=0), 200)
@@ -331,7 +369,7 @@ def test_mean_damage_agrees_with_the_true_rise_of_the_loss():
         damage = meter.measure(ablation, lambda: model(images), 512)
         for off_RU, change_RF in zip(off_VRU, damage.change_VRF, strict=True):
             masks.take_masks(off_RU, change_RF[:, 0], damage.energy_RF[:, 0])
-    found = sampled_damage(masks.moment, masks.cross)
+    found = fitted_damage(masks.moment, masks.cross)
     ranks = torch.stack([found, torch.tensor(rises).double()]).argsort(dim=1).argsort(dim=1)
     assert torch.corrcoef(ranks.double())[0, 1] > 0.5
 

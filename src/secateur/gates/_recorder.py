@@ -56,7 +56,6 @@ class _Pending:
     call: Consumption
     silenced: dict[tuple[int, int], Tensor]
     exact: list[FamilySlot]
-    row_D: Tensor
     scale_C: Tensor | None = None
     is_linear: bool = True
 
@@ -172,8 +171,8 @@ class Recorder(TorchFunctionMode):
         rows = len(call.input)
         if not wanted or rows < self._num_masks:
             return
-        row_D = torch.arange(rows, device=base.device) * self._num_masks // rows
-        pending = _Pending(base, call, {}, [], row_D)
+        row_D = self._rows(rows).to(base.device)
+        pending = _Pending(base, call, {}, [])
         off: dict[int, Tensor] = {}
         # Inner products across two slots of one family would be missing.
         pending.is_linear = len({slot.family for slot in wanted}) == len(wanted)
@@ -247,12 +246,16 @@ class Recorder(TorchFunctionMode):
         # An output that is zero everywhere counts as measured: nothing can be damaged there.
         energy = energy.clamp_min(torch.finfo(torch.float32).tiny)
         exact = pending.is_linear and pending.call.has_covariance
-        share_R = torch.bincount(pending.row_D, minlength=self._num_masks).double()
-        share_R = share_R / len(pending.row_D)
+        # Counted on the CPU: no device has to be waited for.
+        lengths_R = torch.bincount(self._rows(len(base)), minlength=self._num_masks).to(base.device)
+        share_R = lengths_R.double() / len(base)
         for (family, variant), silenced in pending.silenced.items():
             account = self._account(family, base.device)
             change_D = (silenced.to(base.dtype) - base).square().flatten(1).sum(dim=1)
-            account.change_VR[variant].index_add_(0, pending.row_D, change_D.double())
+            # A scatter-add of floats is not reproducible on GPUs; sums of segments are.
+            account.change_VR[variant] += torch.segment_reduce(
+                change_D.double(), "sum", lengths=lengths_R, unsafe=True
+            )
             account.energy_R += energy * share_R * (variant == 0)
             account.is_quadratic &= exact
         for slot in pending.exact:
@@ -281,6 +284,10 @@ class Recorder(TorchFunctionMode):
             zeros = torch.zeros(shape, dtype=torch.float64, device=device)
             self._accounts[family] = _Account(zeros, zeros[0].clone())
         return self._accounts[family]
+
+    def _rows(self, num_rows: int) -> Tensor:
+        """Return the mask of every entry of an input's first axis, ascending."""
+        return torch.arange(num_rows) * self._num_masks // num_rows
 
     def _off_at(self, slot: FamilySlot, device: torch.device) -> Tensor:
         if self._off is None:

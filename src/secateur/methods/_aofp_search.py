@@ -30,6 +30,9 @@ CHECK_STEPS = 4
 GRAM_STEPS = 32
 """Steps of a half in which inner products are measured, where they can be had."""
 
+MAX_GRAM = 4096
+"""Most units of a family whose inner products are kept."""
+
 GIVE_UPS = 3
 """Moves given up in a row after which a family counts as done, where there is no target."""
 
@@ -264,7 +267,11 @@ class AOFPSearch:
         self.steps_per_half = terms.steps_per_half or min(wanted, most)
         ordinals = list(self._open())
         for ordinal, family in enumerate(ordinals):
-            self.moves[family].is_quadratic = family in damage.quadratic
+            if (
+                family in damage.quadratic
+                and self._structure.families[family].num_units <= MAX_GRAM
+            ):
+                self.moves[family].measure_inner_products()
             stagger = ordinal * (self.steps_per_half // len(ordinals))
             self.moves[family].start = max(terms.warmup, self.step + 1) + stagger
 

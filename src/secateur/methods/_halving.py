@@ -35,7 +35,20 @@ def draw_halves(num_space: int, num_rows: int, generator: torch.Generator) -> tu
     return first_RS, second_RS
 
 
-def sampled_damage(moment_SS: Tensor, cross_S: Tensor) -> Tensor:
+def mean_damage(count_S: Tensor, cross_S: Tensor) -> Tensor:
+    """Estimate T as published: the mean over the measured halves that contain each unit.
+
+    Args:
+        count_S: Number of these halves.
+        cross_S: Sum of their damages.
+
+    Returns:
+        T ``[S]``; infinite for units that were in no half.
+    """
+    return torch.where(count_S > 0, cross_S / count_S, torch.inf)
+
+
+def fitted_damage(moment_SS: Tensor, cross_S: Tensor) -> Tensor:
     """Estimate T from measured halves.
 
     Departure: the published T_c is the plain mean over the halves that contain c. Here a straight

@@ -14,11 +14,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.methods._halving import draw_halves, exact_damage, sampled_damage
+from secateur.methods._halving import draw_halves, exact_damage, fitted_damage, mean_damage
 from secateur.methods._protocol import State, tensor_of
 
 _TENSORS = ("active", "space", "chosen", "moment", "cross", "gram", "gram_energy", "checked")
 _NUMBERS = ("is_quadratic", "steps", "start", "failures")
+MAX_FITTED = 1024
+"""Most units whose damages are fitted together; the work grows with the third power."""
+
 _NOTHING = torch.zeros(0, dtype=torch.int64)
 
 
@@ -33,9 +36,11 @@ class Move:
         active: Units that are left, bool ``[N]``.
         space: Units of the search space, bool ``[N]``.
         chosen: Units whose own damage is measured now; none while halves are.
-        moment: How many measured halves contain both units, float64 ``[N, N]``.
+        moment: How many measured halves contain both units, float64 ``[N, N]``; in large families
+            how many contain each unit, ``[N]``; empty where inner products are had.
         cross: Sum of the damages of the halves that contain a unit, float64 ``[N]``.
-        gram: Inner products of what single units contribute, float64 ``[N, N]``.
+        gram: Inner products of what single units contribute, float64 ``[N, N]``; empty where masks
+            are measured.
         gram_energy: Squared norm of the outputs behind ``gram``.
         checked: Change and energy under ``chosen``, float64 ``[2]``.
         is_quadratic: Whether inner products can be had instead of masks.
@@ -48,9 +53,10 @@ class Move:
         self.active = torch.ones(num_units, dtype=torch.bool)
         self.space = self.active.clone()
         self.chosen = torch.zeros(num_units, dtype=torch.bool)
-        self.moment = torch.zeros(num_units, num_units, dtype=torch.float64, device=device)
         self.cross = torch.zeros(num_units, dtype=torch.float64, device=device)
-        self.gram = torch.zeros_like(self.moment)
+        shape = (num_units, num_units) if num_units <= MAX_FITTED else (num_units,)
+        self.moment = self.cross.new_zeros(shape)
+        self.gram = self.cross.new_zeros(0, 0)
         self.gram_energy = torch.zeros((), dtype=torch.float64, device=device)
         self.checked = torch.zeros(2, dtype=torch.float64, device=device)
         self.is_quadratic = False
@@ -67,6 +73,12 @@ class Move:
     def is_checking(self) -> bool:
         """Whether the damage of a chosen set is being measured."""
         return bool(self.chosen.any())
+
+    def measure_inner_products(self) -> None:
+        """Say, before anything is measured, that inner products come instead of masks."""
+        self.is_quadratic = True
+        self.moment = self.cross.new_zeros(0, 0)
+        self.gram = self.cross.new_zeros(len(self.space), len(self.space))
 
     def masks(self, num_rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return what the next forward pass silences.
@@ -107,7 +119,7 @@ class Move:
         known_R = (energy_R > 0) & change_R.isfinite() & energy_R.isfinite()
         damage_R = torch.where(known_R, change_R / energy_R, 0.0)
         rows = off_RN.to(self.cross) * known_R[:, None]
-        self.moment += rows.t() @ rows
+        self.moment += rows.t() @ rows if self.moment.dim() == 2 else rows.sum(dim=0)
         self.cross += rows.t() @ damage_R
 
     def take_gram(self, gram_NN: Tensor, energy: Tensor) -> None:
@@ -171,11 +183,13 @@ class Move:
         Raises:
             UsageError: The state belongs to another family.
         """
-        for name in _TENSORS:
-            setattr(self, name, tensor_of(state, name, getattr(self, name)))
         for name in _NUMBERS:
             setattr(self, name, int(state[name]))
         self.is_quadratic = bool(self.is_quadratic)
+        if self.is_quadratic:
+            self.measure_inner_products()
+        for name in _TENSORS:
+            setattr(self, name, tensor_of(state, name, getattr(self, name)))
 
     def _conclude_check(self, tolerance: float) -> Tensor:
         """Let the chosen set go if it is itself below the tolerance."""
@@ -218,8 +232,11 @@ class Move:
     def _sampled(self) -> Tensor:
         damage = torch.full((len(self.space),), torch.inf, dtype=torch.float64)
         inside = self.space.nonzero().flatten()
-        moment, cross = self.moment.cpu(), self.cross.cpu()
-        damage[inside] = sampled_damage(moment[inside][:, inside], cross[inside])
+        moment, cross = self.moment.cpu()[inside], self.cross.cpu()[inside]
+        if moment.dim() == 2:
+            damage[inside] = fitted_damage(moment[:, inside], cross)
+        else:
+            damage[inside] = mean_damage(moment, cross)
         return damage
 
     def _refine(self, weakest: Tensor) -> None:
