@@ -13,7 +13,7 @@ from secateur.cli import app
 from secateur.errors import UsageError
 from secateur.training.trainer import InterruptedRunError
 
-COMMANDS = ("demo", "export", "report", "trace", "train")
+COMMANDS = ("compare", "demo", "export", "prune", "report", "trace", "train")
 
 
 def run(*arguments):
