@@ -38,16 +38,20 @@ _EXPECTED = {
     "gemma2": (4, 2),
     "phi3": (4, 2),
     "mixtral": (2, 2),
+    "qwen2_moe": (4, 2),
+    "bloom": (2, 2),
     "t5": (7, 4),
     "bart": (10, 6),
     "vit": (4, 4),
     "swin": (8, 8),
     "convnext": (5, 5),
-    "wav2vec2": (5, 4),
+    "wav2vec2": (5, 5),
+    "hubert": (5, 5),
     "whisper": (11, 6),
     "clip": (8, 8),
     "siglip": (9, 9),
     "llava": (9, 6),
+    "blip": (8, 10),
 }
 
 
@@ -76,6 +80,23 @@ def test_removal_from_a_transformer_is_exact(zoo, name):
     assert len(structure.families) >= num_families
     assert structure.num_layers >= num_layers
     assert verify(model, example).difference <= 1e-10
+
+
+def test_the_widths_of_a_segformer_follow_its_reduced_keys_and_values(zoo):
+    build, example = zoo["segformer"]
+    structure = trace(build(), example, allow_inexact=True)
+    free = {(m.tensor, m.axis) for family in structure.families for m in family.members}
+    stages = [f"segformer.stages.{i}.patch_embeddings.proj.weight" for i in range(4)]
+    assert {(name, 0) for name in stages} <= free
+    assert verify(build(), example, allow_inexact=True).difference <= 1e-10
+
+
+def test_a_falcon_without_a_cache_loses_attention_and_mlp_of_a_block_together(zoo):
+    build, example = zoo["falcon"]
+    structure = trace(build(), example | {"use_cache": False})
+    parallel = [layer for layer in structure.layers if len(layer.stubs) > 1]
+    assert len(parallel) == 2
+    assert verify(build(), example | {"use_cache": False}).num_layers == 2
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "phi3", "mamba"])

@@ -4,6 +4,7 @@ import itertools
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,3 +67,9 @@ def test_flattening_space_into_channels_repeats_every_id():
 def test_an_axis_of_size_one_stays_labelled_through_a_reshape_of_its_neighbours():
     label = reshaped(axis_label(np.array([5]), 1, 3), (2, 1, 6), (2, 1, 3, 2))
     assert label.axes == {1}
+
+
+@pytest.mark.parametrize(("units", "axes"), [([-1, 7, 7], {0, 1}), ([-1, 7, 8], {1})])
+def test_an_axis_of_one_is_where_the_last_unit_was_but_not_where_several_meet(units, axes):
+    label = axis_label(np.array([1, 2]), 0, 2)
+    assert reshaped(label, (2, 4), (1, 2, 4), np.array(units)).axes == axes

@@ -461,13 +461,290 @@ def test_a_parameter_that_is_added_to_one_does_not_silence_a_branch():
     verify(net, x)
 
 
-def test_a_weight_that_is_divided_by_its_norm_does_not_close_a_branch():
-    class Block(nn.Module):
+class _Adds(nn.Module):
+    """Adds a branch, and something of its own, to the stream."""
+
+    def __init__(self, branch):
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, x):
+        return torch.tanh(x) + self.branch(x)
+
+
+def test_a_weight_of_given_length_closes_a_branch_with_its_length():
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 4, 3, padding=1), dim=2)
+    net = nn.Sequential(_Adds(conv), nn.Conv1d(4, 2, 1))
+    (layer,) = _layers(net, 2, 4, 8)
+    length = "0.branch.parametrizations.weight.original0"
+    assert set(layer.closing) == {length, "0.branch.bias"}
+    assert verify(net, torch.randn(2, 4, 8)).num_layers == 1
+
+
+def test_a_weight_that_is_divided_by_its_own_norm_does_not_close_a_branch():
+    conv = nn.utils.parametrizations.spectral_norm(nn.Conv1d(4, 4, 3, padding=1))
+    net = nn.Sequential(_Adds(conv), nn.Conv1d(4, 2, 1))
+    assert _layers(net, 2, 4, 8) == ()
+
+
+class _Standardised(nn.Conv2d):
+    """A convolution whose filters are normalised over their inputs, and as long as a gain says."""
+
+    def __init__(self, *args, gain=True, offset=False, **settings):
+        super().__init__(*args, **settings)
+        self.gain = nn.Parameter(torch.ones(self.out_channels, 1, 1, 1)) if gain else None
+        self.offset = nn.Parameter(torch.ones(self.out_channels)) if offset else None
+
+    def forward(self, x):
+        flat = self.weight.reshape(1, self.out_channels, -1)
+        gain = None if self.gain is None else (self.gain * 0.3).view(-1)
+        flat = F.batch_norm(flat, None, None, gain, self.offset, training=True, momentum=0.0)
+        return F.conv2d(x, flat.reshape_as(self.weight), self.bias, padding=self.padding)
+
+
+def test_a_standardised_weight_closes_a_branch_with_its_gain():
+    net = nn.Sequential(_Adds(_Standardised(4, 4, 3, padding=1)), nn.Conv2d(4, 2, 1))
+    (layer,) = _layers(net, 2, 4, 5, 5)
+    assert set(layer.closing) == {"0.branch.gain", "0.branch.bias"}
+    assert verify(net, torch.randn(2, 4, 5, 5)).num_layers == 1
+
+
+def test_a_standardised_weight_with_an_offset_closes_with_both():
+    net = nn.Sequential(_Adds(_Standardised(4, 4, 3, offset=True, padding=1)), nn.Conv2d(4, 2, 1))
+    (layer,) = _layers(net, 2, 4, 5, 5)
+    assert set(layer.closing) == {"0.branch.gain", "0.branch.offset", "0.branch.bias"}
+    assert verify(net, torch.randn(2, 4, 5, 5)).num_layers == 1
+
+
+@pytest.mark.parametrize("offset", [False, True])
+def test_a_standardised_weight_without_a_gain_closes_nothing(offset):
+    conv = _Standardised(4, 4, 3, gain=False, offset=offset, padding=1)
+    assert _layers(nn.Sequential(_Adds(conv), nn.Conv2d(4, 2, 1)), 2, 4, 5, 5) == ()
+
+
+class _Silencing(nn.Module):
+    """Attends with a copy of its bias of which it overwrites a part, as Swin v2 does."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4))
+        self.out = nn.Linear(4, 4)
+
+    def forward(self, x):
+        bias = self.bias.clone()
+        bias[1:3].zero_()
+        return self.out(torch.relu(F.linear(x, self.weight, bias)))
+
+
+def test_a_module_that_overwrites_a_part_of_its_own_tensor_can_go():
+    net = nn.Sequential(nn.Linear(3, 4), _Adds(_Silencing()), nn.Linear(4, 2))
+    (layer,) = _layers(net, 2, 3)
+    assert layer.stubs == (Stub(module="1.branch", kind="zero"),)
+    assert verify(net, torch.randn(2, 3)).num_layers == 1
+
+
+class _WritesAhead(nn.Module):
+    """Writes a module's result into a part of a tensor that two others read."""
+
+    def __init__(self):
+        super().__init__()
+        self.made, self.branch, self.other = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x):
+        held = torch.tanh(x)
+        held[:, :2] = self.made(x)[:, :2]
+        return (x + self.branch(held)) * self.other(held)
+
+
+def test_what_was_written_into_a_tensor_stays_for_its_other_readers():
+    net = nn.Sequential(nn.Linear(3, 4), _WritesAhead(), nn.Linear(4, 2))
+    (layer,) = _layers(net, 2, 3)
+    assert layer.stubs == (Stub(module="1.branch", kind="zero"),)
+    assert verify(net, torch.randn(2, 3)).num_layers == 1
+
+
+class _Probabilities(nn.Module):
+    """Returns what it weighs with beside its result, and has used it itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.key, self.out = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        weights = (x @ self.key(x).transpose(-1, -2)).softmax(-1)
+        return self.out(weights @ x), weights
+
+
+class _Weighs(nn.Module):
+    def __init__(self, looks):
+        super().__init__()
+        self.attention, self.looks = _Probabilities(), looks
+
+    def forward(self, x):
+        mixed, weights = self.attention(x)
+        x = torch.tanh(x) + mixed
+        return x + weights.sum() if self.looks else x
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_result_that_only_its_module_uses_does_not_count(looks):
+    net = nn.Sequential(nn.Linear(3, 4), _Weighs(looks), nn.Linear(4, 2))
+    layers = _layers(net, 2, 5, 3)
+    stub = Stub(module="1.attention", kind="zero", output=(0, 2))
+    assert [layer.stubs for layer in layers] == ([] if looks else [(stub,)])
+    if not looks:
+        assert verify(net, torch.randn(2, 5, 3)).num_layers == 1
+
+
+class _Parallel(nn.Module):
+    """One norm, two modules, and their sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.first, self.second = nn.LayerNorm(4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = self.norm(x)
+        return torch.tanh(x) + (self.first(y) + self.second(y))
+
+
+def test_a_branch_that_ends_in_a_sum_goes_with_all_its_parts():
+    net = nn.Sequential(nn.Linear(3, 4), _Parallel(), nn.Linear(4, 2))
+    layer = _layers(net, 2, 3)[-1]
+    ends = {f"1.{name}.{kind}" for name in ("first", "second") for kind in ("weight", "bias")}
+    assert set(layer.closing) == ends
+    modules = ("1.norm", "1.first", "1.second")
+    assert layer.stubs == tuple(Stub(module=name, kind="zero") for name in modules)
+    assert verify(net, torch.randn(2, 3), fraction=0.9).num_layers == len(_layers(net, 2, 3))
+
+
+def test_a_sum_with_a_number_is_not_silent():
+    class Offset(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv = nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 4, 3, padding=1), dim=2)
+            self.linear = nn.Linear(4, 4)
 
         def forward(self, x):
-            return x + self.conv(x)
+            return self.linear(x) + 1.0
 
-    assert _layers(nn.Sequential(Block(), nn.Conv1d(4, 2, 1)), 2, 4, 8) == ()
+    assert _layers(nn.Sequential(_Adds(Offset()), nn.Linear(4, 2)), 2, 4) == ()
+
+
+def test_a_joined_constant_is_not_silent():
+    class Joins(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.rest = nn.Linear(4, 3), torch.ones(2, 1)
+
+        def forward(self, x):
+            return torch.cat([self.linear(x), self.rest], dim=1)
+
+    assert _layers(nn.Sequential(_Adds(Joins()), nn.Linear(4, 2)), 2, 4) == ()
+
+
+class _Sharing(nn.Module):
+    """Two blocks that share a position encoding; the model holds it, too, if it `holds` it."""
+
+    class Branch(nn.Module):
+        def __init__(self, positions):
+            super().__init__()
+            self.positions, self.out = positions, nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.out(self.positions(x) * x)
+
+    def __init__(self, *, holds):
+        super().__init__()
+        positions = nn.Linear(4, 4)
+        if holds:
+            self.positions = positions
+        self.first = _Adds(self.Branch(positions))
+        self.second = _Adds(self.Branch(positions))
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def test_branches_that_share_a_parameter_leave_it_where_the_model_holds_it():
+    net = nn.Sequential(_Sharing(holds=True), nn.Linear(4, 2))
+    layers = _layers(net, 2, 4)
+    assert [layer.name for layer in layers] == ["0.first.branch", "0.second.branch"]
+    assert all("0.positions.weight" not in layer.tensors for layer in layers)
+    assert layers[0].closing == ("0.first.branch.out.bias", "0.first.branch.out.weight")
+    assert verify(net, torch.randn(2, 4), fraction=0.9).num_layers == 2
+
+
+def test_branches_that_alone_hold_a_shared_parameter_stay():
+    structure = trace(nn.Sequential(_Sharing(holds=False), nn.Linear(4, 2)), torch.zeros(2, 4))
+    assert structure.layers == ()
+    reasons = {fixed.reason.message for fixed in structure.fixed}
+    assert (
+        "the branch stays because no module outside of the removable layers holds a parameter it "
+        "shares with another"
+    ) in reasons
+
+
+def test_a_branch_that_ends_in_a_shared_layer_stays():
+    class Ends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.end, self.inner = nn.Linear(4, 4), nn.ModuleList(nn.Linear(4, 4) for _ in "ab")
+
+        def forward(self, x):
+            for inner in self.inner:
+                x = torch.tanh(x) + self.end(inner(x))
+            return x
+
+    structure = trace(nn.Sequential(Ends(), nn.Linear(4, 2)), torch.zeros(2, 4))
+    assert structure.layers == ()
+    reasons = {fixed.reason.message for fixed in structure.fixed}
+    assert "the branch stays because what silences it is used elsewhere, too" in reasons
+
+
+class _OwnGelu(nn.Module):
+    """Between two layers of other widths, arithmetic as Bloom writes its GELU."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 7), nn.Linear(7, 4)
+
+    def forward(self, x, residual):
+        y = self.up(x)
+        y = y * 0.5 * (1.0 + torch.tanh(0.79788456 * y * (1 + 0.044715 * y * y)))
+        return residual + self.down(y)
+
+
+class _Given(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mlp = _OwnGelu()
+
+    def forward(self, x):
+        return self.mlp(torch.tanh(x), x)
+
+
+def test_arithmetic_between_the_modules_of_a_branch_runs_on_at_another_width():
+    net = nn.Sequential(nn.Linear(3, 4), _Given(), nn.Linear(4, 2))
+    (layer,) = _layers(net, 2, 3)
+    assert layer.stubs == (
+        Stub(module="1.mlp.up", kind="identity"),
+        Stub(module="1.mlp.down", kind="zero"),
+    )
+    assert verify(net, torch.randn(2, 3)).num_layers == 1
+
+
+def test_a_branch_that_multiplies_outside_of_its_modules_stays():
+    class Mixes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.value = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            scores = (self.query(x) @ x.transpose(-1, -2)).softmax(-1)
+            return torch.tanh(x) + self.value(scores @ x)
+
+    structure = trace(nn.Sequential(Mixes(), nn.Linear(4, 2)), torch.zeros(2, 5, 4))
+    assert structure.layers == ()
+    reasons = {fixed.reason.message for fixed in structure.fixed}
+    expected = "the branch stays because it multiplies outside of its modules, which would go on"
+    assert expected in reasons

@@ -10,22 +10,15 @@ from numpy.typing import NDArray
 
 from secateur.structure._ancestry import own_ancestors
 from secateur.structure._calls import Calls, needed_nodes
-from secateur.structure._silence import KEEPS_ZERO, VIEWS
-from secateur.structure._structure import Fixed, Layer, Reason, TensorInfo
-from secateur.structure._stubs import plan_stubs
+from secateur.structure._closing import Ends
+from secateur.structure._silence import ADDITIONS, VIEWS
+from secateur.structure._structure import Fixed, Layer, TensorInfo
+from secateur.structure._stubs import Plan, plan_stubs
 from secateur.structure._tape import Node, Tape
 
-_ADDITIONS = {"aten.add", "aten.add_"}
-_COPIES = {"aten._to_copy", "aten.clone"}
-_CLOSES = {
-    "aten.addmm", "aten.baddbmm", "aten.bmm", "aten.convolution", "aten.linear", "aten.mm",
-    "aten.native_batch_norm", "aten._native_batch_norm_legit_no_training",
-    "aten.native_layer_norm", "aten.native_group_norm", "aten._fused_rms_norm", "aten._grouped_mm",
-}  # fmt: skip
-
-_JOINS = {"aten.cat", "aten.concat", "aten.stack"}
-
 _NO_END = "its end is not an affine operation"
+_SHARED_END = "what silences it is used elsewhere, too"
+_SHARED = "no module outside of the removable layers holds a parameter it shares with another"
 _KEEPS = (
     "it keeps tensors for the model's next call, such as keys and values in a cache, which an "
     "example that switches the cache off would avoid"
@@ -80,27 +73,29 @@ def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo], unit: NDArray[np.
         Branches that can be removed, and those that cannot.
     """
     readers = _tensor_readers(tape.nodes)
-    calls = Calls(tape, tensors)
+    calls, ends = Calls(tape, tensors), Ends(tape, tensors)
+    planned: list[tuple[Branch, tuple[str, ...], Plan]] = []
+    fixed: list[Fixed] = []
+    for branch in _branches(tape, tensors, readers):
+        closing = tuple(sorted(ends.closing(branch.end, branch.nodes)))
+        plan: Plan | str = _NO_END
+        if not branch.nodes.isdisjoint(tape.kept_nodes):
+            plan = _KEEPS
+        elif any(not readers[name] <= branch.nodes for name in closing):
+            plan = _SHARED_END
+        elif closing:
+            plan = plan_stubs(tape, branch, calls, unit)
+        if isinstance(plan, str):
+            fixed.append(_stays(tape, branch, plan))
+        else:
+            planned.append((branch, closing, plan))
+    gone = _Gone(plan for _, _, plan in planned)
     layers: list[Layer] = []
     nodes: list[frozenset[int]] = []
     additions: list[int] = []
-    fixed: list[Fixed] = []
-    for branch in _branches(tape, tensors, readers):
-        where = tape.nodes[branch.addition]
-        closing = _closing(tape, branch, tensors, branch.end)
-        plan = plan_stubs(tape, branch, calls, unit) if closing else _NO_END
-        if not branch.nodes.isdisjoint(tape.kept_nodes):
-            plan = _KEEPS
-        if isinstance(plan, str):
-            reason = Reason(
-                message=f"the branch stays because {plan}",
-                module=where.module,
-                operation=where.operation,
-                source=f"{where.file}:{where.line}",
-            )
-            fixed.append(
-                Fixed(what=f"branch in {where.module or 'the model'}", size=1, reason=reason)
-            )
+    for branch, closing, plan in planned:
+        if any(gone.holds(name) for name in _shared(tape, branch, readers)):
+            fixed.append(_stays(tape, branch, _SHARED))
             continue
         layers.append(
             Layer(name=plan.name, closing=closing, tensors=plan.tensors, stubs=plan.stubs)
@@ -108,6 +103,36 @@ def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo], unit: NDArray[np.
         nodes.append(branch.nodes)
         additions.append(branch.addition)
     return Found(tuple(layers), tuple(nodes), tuple(additions), tuple(fixed))
+
+
+def _stays(tape: Tape, branch: Branch, why: str) -> Fixed:
+    """Say why a branch stays."""
+    where = tape.nodes[branch.addition]
+    reason = where.reason(f"the branch stays because {why}")
+    return Fixed(what=f"branch in {where.module or 'the model'}", size=1, reason=reason)
+
+
+class _Gone:
+    """The modules that may leave with some layer or other.
+
+    Args:
+        plans: How each layer leaves.
+    """
+
+    def __init__(self, plans: Iterable[Plan]) -> None:
+        stubs = [stub for plan in plans for stub in plan.stubs]
+        self._gone = tuple(f"{stub.module}." for stub in stubs)
+        self._kept = tuple(f"{stub.module}.{name}." for stub in stubs for name in stub.children)
+
+    def holds(self, tensor: str) -> bool:
+        """Tell whether the module that a tensor is first named after may leave."""
+        return tensor.startswith(self._gone) and not tensor.startswith(self._kept)
+
+
+def _shared(tape: Tape, branch: Branch, readers: Mapping[str, set[int]]) -> set[str]:
+    """Name what a branch reads and others do, too."""
+    names = {name for n in branch.nodes if n >= 0 for name in tape.nodes[n].tensors}
+    return {name for name in names if not readers[name] <= branch.nodes}
 
 
 def _tensor_readers(nodes: Iterable[Node]) -> dict[str, set[int]]:
@@ -125,7 +150,7 @@ def _branches(
     users = _users(tape)
     overwritten = _overwritten(tape)
     for node in tape.nodes:
-        if node.operation not in _ADDITIONS or len(node.inputs) != 2:
+        if node.operation not in ADDITIONS or len(node.inputs) != 2:
             continue
         a, b = node.inputs
         own = own_ancestors(tape.nodes, a, b) if a != b else None
@@ -191,104 +216,13 @@ def _exclusive_parameters(
     tensors: Mapping[str, TensorInfo],
     readers: Mapping[str, set[int]],
 ) -> int:
-    """Count the parameters that only these nodes read; 0 where one is shared with others."""
+    """Count the parameters that only these nodes read."""
     names = {name for n in nodes if n >= 0 for name in tape.nodes[n].tensors}
-    if any(not readers[name] <= nodes for name in names):
-        return 0
     total = 0
     for name in names:
-        if tensors[name].is_parameter:
+        if tensors[name].is_parameter and readers[name] <= nodes:
             size = 1
             for n in tensors[name].shape:
                 size *= n
             total += size
     return total
-
-
-def _closing(
-    tape: Tape, branch: Branch, tensors: Mapping[str, TensorInfo], end: int
-) -> tuple[str, ...]:
-    """Name the parameters of the last affine operation; zeroing them silences the branch."""
-    found: list[str] = []
-    node = tape.nodes[end]
-    while node.index in branch.nodes:
-        own = _parameters_of(tape, node, tensors)
-        is_product = node.operation.rstrip("_") == "aten.mul"
-        if node.operation in _CLOSES:
-            expected = 2 if "norm" in node.operation and "rms" not in node.operation else 1
-            computed = [i for i in node.inputs if i < 0 or not _stored_names(tape, tape.nodes[i])]
-            # A grouped product is also told where its groups end.
-            allowed = 2 if node.operation == "aten._grouped_mm" else 1
-            complete = len(own) >= expected and len(computed) <= allowed
-            return tuple(sorted({*found, *own})) if complete else ()
-        if is_product and own:
-            return tuple(sorted({*found, *own}))
-        if node.operation in _JOINS:
-            return _closing_of_parts(tape, branch, tensors, node, found)
-        if node.operation in _ADDITIONS and own:
-            found += own
-        elif node.operation not in KEEPS_ZERO and not is_product:
-            return ()
-        inside = _carriers(tape, branch, node)
-        if not inside:
-            return ()
-        for factor in inside[1:] if is_product else ():
-            rest = _closing(tape, branch, tensors, factor)
-            if rest:
-                return tuple(sorted({*found, *rest}))
-        node = tape.nodes[inside[0]]
-    return ()
-
-
-def _closing_of_parts(
-    tape: Tape,
-    branch: Branch,
-    tensors: Mapping[str, TensorInfo],
-    node: Node,
-    found: list[str],
-) -> tuple[str, ...]:
-    """Name what silences every part of a concatenation; nothing where one part has no end."""
-    parts = [_closing(tape, branch, tensors, i) for i in node.inputs]
-    if node.tensors or not all(parts):
-        return ()
-    return tuple(sorted({*found, *(name for part in parts for name in part)}))
-
-
-def _carriers(tape: Tape, branch: Branch, node: Node) -> list[int]:
-    """List the operands that belong to a branch; first what was computed from data, and late.
-
-    An operation that is no product or sum works on its first operand; others say where, or how far.
-
-    Args:
-        tape: The trace.
-        branch: The branch.
-        node: One of its nodes.
-
-    Returns:
-        Indices of nodes.
-    """
-    activations = [i for i in node.inputs if i >= 0 and not _stored_names(tape, tape.nodes[i])]
-    inside = [i for i in activations if i in branch.nodes]
-    if node.operation in KEEPS_ZERO and node.inputs[0] in inside:
-        return [node.inputs[0]]
-    return sorted(inside, key=lambda i: (bool(tape.nodes[i].inputs), i), reverse=True)
-
-
-def _stored_names(tape: Tape, node: Node) -> tuple[str, ...]:
-    """Name the tensor that a node is a view of, in whatever type; zeros in it are zeros here."""
-    if node.operation not in VIEWS | _COPIES or len(node.inputs) + len(node.tensors) != 1:
-        return ()
-    if node.tensors:
-        return node.tensors
-    if node.inputs[0] < 0:
-        return ()
-    return _stored_names(tape, tape.nodes[node.inputs[0]])
-
-
-def _parameters_of(tape: Tape, node: Node, tensors: Mapping[str, TensorInfo]) -> list[str]:
-    """Name the parameters a node reads, directly or through layout operations."""
-    names = list(node.tensors)
-    for i in node.inputs:
-        if i >= 0:
-            names += _stored_names(tape, tape.nodes[i])
-    return [name for name in names if tensors[name].is_parameter]

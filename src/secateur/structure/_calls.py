@@ -17,6 +17,9 @@ class Calls:
     Args:
         tape: The trace.
         tensors: Parameters and buffers by canonical name.
+
+    Attributes:
+        charged: Nodes that cost MACs.
     """
 
     def __init__(self, tape: Tape, tensors: Mapping[str, TensorInfo]) -> None:
@@ -26,7 +29,8 @@ class Calls:
         self._children: dict[int, list[ModuleCall]] = {}
         for call in tape.calls:
             self._children.setdefault(call.parent, []).append(call)
-        self._used = {i for node in tape.nodes for i in node.inputs}
+        self.charged = frozenset(charge.node for charge in tape.charges)
+        self._last_reader = {i: node.index for node in tape.nodes for i in node.inputs}
         needed = needed_nodes(tape)
         self._works = [
             node.index in needed and bool(node.inputs or node.tensors) for node in tape.nodes
@@ -75,9 +79,10 @@ class Calls:
         inside = bisect_left(nodes, call.stop) - bisect_left(nodes, call.start)
         return inside == self._num_before[call.stop] - self._num_before[call.start]
 
-    def is_read(self, node: int) -> bool:
-        """Tell whether anything looks at a result."""
-        return node in self._used or node in self._tape.output_nodes | self._tape.kept_nodes
+    def is_read(self, node: int, call: ModuleCall) -> bool:
+        """Tell whether anything outside of a call looks at a result of it."""
+        is_used = self._last_reader.get(node, -1) >= call.stop
+        return is_used or node in self._tape.output_nodes | self._tape.kept_nodes
 
     def tensors_below(self, modules: Iterable[str], outside: Iterable[str] = ()) -> frozenset[str]:
         """Name the tensors all of whose names lie below some modules and not below others.

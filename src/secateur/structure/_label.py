@@ -81,7 +81,7 @@ def reshaped(
     label: Label,
     old: Sequence[int],
     new: Sequence[int],
-    last: NDArray[np.bool_] | None = None,
+    last: NDArray[np.int64] | None = None,
 ) -> Label:
     """Follow a reshape.
 
@@ -92,7 +92,7 @@ def reshaped(
         label: Label of a tensor of shape ``old``.
         old: Shape before.
         new: Shape after, without -1.
-        last: Whether each id belongs to a unit that is the last of several. Where such a unit is
+        last: The unit of each id where that is the last of several, else -1. Where such a unit is
             split, an axis of size 1 is where the units were: (1 head, head_dim).
 
     Returns:
@@ -111,7 +111,7 @@ def reshaped(
         full += [old[a] for a in old_group]
         shape += [new[a] for a in new_group]
         candidates = [a for a in new_group if new[a] > 1] or new_group[:1]
-        if last is not None and len(candidates) < len(new_group) and last[label.ids].all():
+        if last is not None and len(candidates) < len(new_group) and _is_one(last[label.ids]):
             candidates = new_group
         axes |= set(candidates)
         if len(old_group) > 1 or len(new_group) > 1:
@@ -125,6 +125,12 @@ def reshaped(
             ids = first
             axes.discard(axis)
     return Label(ids, frozenset(axes), major if major in axes else outermost(frozenset(axes)))
+
+
+def _is_one(units: NDArray[np.int64]) -> bool:
+    """Tell whether all units are the same one, and there is one."""
+    first = units.flat[0]
+    return bool(first >= 0 and (units == first).all())
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:

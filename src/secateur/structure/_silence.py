@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+ADDITIONS = {"aten.add", "aten.add_"}
+
 SHAPELESS = {
     "aten.relu", "aten.relu_", "aten.gelu", "aten.silu", "aten.silu_", "aten.tanh", "aten.hardtanh",
     "aten.hardtanh_", "aten.hardswish", "aten.hardswish_", "aten.leaky_relu", "aten.leaky_relu_",
@@ -9,6 +11,11 @@ SHAPELESS = {
     "aten.mish", "aten._to_copy", "aten.sigmoid", "aten.flip", "aten.roll",
 }  # fmt: skip
 """Operations on one tensor that run at any shape, and keep it."""
+
+PLAIN = {
+    "aten.add", "aten.div", "aten.mul", "aten.neg", "aten.pow", "aten.rsub", "aten.sub",
+}  # fmt: skip
+"""Arithmetic that runs at any shape on tensors of one shape and on numbers, and keeps it."""
 
 KEEPS_ZERO = {
     "aten.alias", "aten.celu", "aten.clone", "aten.contiguous",

@@ -27,6 +27,7 @@ from secateur.structure._sizes import Resize, resized_attributes, shapes_of
 from secateur.structure._slots import write_slot
 from secateur.structure._stored import marked, note_uses
 from secateur.structure._tape import Given, Info, ModuleCall, Tape
+from secateur.structure._ties import note_ties
 from secateur.structure._tracer import Tracer
 from secateur.structure._untold import note_untold
 from secateur.structure._watch import watched_calls
@@ -250,6 +251,7 @@ class _Functions(TorchFunctionMode):
         out = _UNCHECKED.get(func, func)(*args, **options)
         label_made(self._tape, name, args, options, out)
         note_uses(self._tape, name, args, options, out)
+        note_ties(self._tape, name, args, options, out)
         keep_sizes(name, args, options)
         return remember_shape(self._tape, func, name, args, out)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from secateur.structure._calls import Calls
 from secateur.structure._label import Label
-from secateur.structure._silence import KEEPS_ZERO, SHAPELESS
+from secateur.structure._silence import ADDITIONS, KEEPS_ZERO, PLAIN, SHAPELESS
 from secateur.structure._structure import Stub
 from secateur.structure._tape import Given, ModuleCall, Node, Tape
 
@@ -111,29 +111,32 @@ def _modules_go_quiet(
     if tape.nodes[branch.end].shape != tape.nodes[branch.addition].shape:
         return "its result is broadcast when it is added"
     outputs = [_output_of(c, calls) for c in learned]
-    problem = (
-        next((o for o in outputs if isinstance(o, str)), None)
-        or _Rest(tape, branch, learned, calls, unit).problem()
-    )
+    problem = next((o for o in outputs if isinstance(o, str)), None)
     if problem:
         return problem
     places = [None if isinstance(o, str) else o for o in outputs]
-    stubs = [
-        Stub(module=c.path, kind="zero" if place else "identity", output=place)
-        for c, place in zip(learned[:-1], places[:-1], strict=True)
-    ]
-    if stubs and _overwrites(tape, branch, learned):
-        stubs[0] = Stub(module=learned[0].path, kind="zero", output=places[0])
-    closing = learned[-1]
-    stubs.append(Stub(module=closing.path, kind="zero", output=places[-1]))
-    return Plan(closing.path, tuple(stubs), calls.tensors_below([c.path for c in learned]))
+    if _Rest(tape, branch, learned, calls, unit, num_silent=1).problem():
+        # What ends in a sum of several modules is silent once all of them are.
+        problem = _Rest(tape, branch, learned, calls, unit, num_silent=len(learned)).problem()
+        silent = [True] * len(learned)
+    else:
+        silent = [*(place is not None for place in places[:-1]), True]
+        silent[0] |= _overwrites(tape, branch, learned)
+    if problem:
+        return problem
+    stubs = tuple(
+        Stub(module=c.path, kind="zero" if is_silent else "identity", output=place)
+        for c, is_silent, place in zip(learned, silent, places, strict=True)
+    )
+    return Plan(learned[-1].path, stubs, calls.tensors_below([c.path for c in learned]))
 
 
 def _output_of(call: ModuleCall, calls: Calls) -> tuple[int, int] | str | None:
     """Say where a module's one tensor stands in what it returns; None where it returns that."""
     if not call.returns_tuple:
         return None if call.outputs[0] is not None else "one of its modules returns no tensor"
-    places = [i for i, node in enumerate(call.outputs) if node is not None and calls.is_read(node)]
+    nodes = enumerate(call.outputs)
+    places = [i for i, node in nodes if node is not None and calls.is_read(node, call)]
     if len(places) != 1:
         return "one of its modules returns several tensors"
     if call.returns_values:
@@ -147,9 +150,10 @@ class _Rest:
     Args:
         tape: The trace.
         branch: The branch.
-        learned: Calls that are replaced, in order; the last one returns zeros.
+        learned: Calls that are replaced, in order.
         calls: All calls.
         unit: Component of every id, turned negative where it is fixed.
+        num_silent: How many of the last calls have to return zeros.
     """
 
     def __init__(
@@ -159,12 +163,15 @@ class _Rest:
         learned: list[ModuleCall],
         calls: Calls,
         unit: NDArray[np.int64],
+        *,
+        num_silent: int,
     ) -> None:
         self._tape = tape
         self._calls = calls
         self._unit = unit
         self._end = branch.end
         self._learned = learned
+        self._num_silent = num_silent
         replaced = {n for c in learned for n in range(c.start, c.stop)}
         self._nodes = sorted(branch.nodes - replaced)
         self._changed: dict[int, Given] = {}
@@ -180,29 +187,33 @@ class _Rest:
         for n in [*self._nodes, len(self._tape.nodes)]:
             while waiting and waiting[0].start <= n:
                 call = waiting.pop(0)
-                if not self._replace(call, is_last=not waiting):
+                if not self._replace(call, is_silent=len(waiting) < self._num_silent):
                     return "its modules stand in different places of the stream"
-            if n < len(self._tape.nodes) and not self._runs(self._tape.nodes[n]):
+            if n == len(self._tape.nodes):
+                break
+            if n in self._calls.charged:
+                return "it multiplies outside of its modules, which would go on"
+            if not self._runs(self._tape.nodes[n]):
                 return "it is not made of modules alone"
         return None if self._end in self._zero else "its last module is not its end"
 
-    def _replace(self, call: ModuleCall, *, is_last: bool) -> bool:
+    def _replace(self, call: ModuleCall, *, is_silent: bool) -> bool:
         """Let a stand-in return its first argument, or zeros of that shape."""
         assert call.first is not None
         new = call.first
         if new.node is not None:
             new = self._changed.get(new.node, new)
         for out, labels in zip(call.outputs, call.output_labels, strict=True):
-            if out is None or not self._calls.is_read(out):
+            if out is None or not self._calls.is_read(out, call):
                 continue
             alike = new.shape == self._tape.nodes[out].shape and self._same_units(
                 new.labels, labels
             )
-            if is_last:
+            if is_silent:
                 self._zero.add(out)
-                if not alike:
-                    return False
-            elif not alike:
+            if not alike and call is self._learned[-1]:
+                return False
+            if not alike:
                 self._changed[out] = new
         return True
 
@@ -220,14 +231,22 @@ class _Rest:
 
     def _runs(self, node: Node) -> bool:
         """Tell whether an operation that stays can work on what it is given now."""
-        changed = [i for i in node.inputs if i in self._changed]
-        if changed:
-            if node.operation not in SHAPELESS or len(node.inputs) != 1:
+        given = [self._changed.get(i) for i in node.inputs]
+        new = next((one for one in given if one is not None), None)
+        if new is not None:
+            alone = node.operation in SHAPELESS and len(given) == 1
+            alike = node.operation in PLAIN and len(given) == node.num_operands
+            if not (alone or alike) or any(one is not new for one in given):
                 return False
-            self._changed[node.index] = self._changed[changed[0]]
+            self._changed[node.index] = new
         silent = [i in self._zero for i in node.inputs]
         product = node.operation.rstrip("_") == "aten.mul" and any(silent)
-        if product or (node.operation in KEEPS_ZERO and silent[:1] == [True]):
+        added = node.operation in ADDITIONS and len(silent) == node.num_operands > 1
+        if (
+            product
+            or (added and all(silent))
+            or (node.operation in KEEPS_ZERO and silent[:1] == [True])
+        ):
             self._zero.add(node.index)
         return True
 

@@ -44,6 +44,8 @@ class Node:
         labels: Labels of its inputs.
         scalars: Non-tensor arguments that change values rather than shapes.
         shape: Shape of its first output.
+        num_operands: Number of tensors it was given, those included that the model holds elsewhere.
+        affine: For a norm with a weight: what is known of its weight and, if it has one, its bias.
     """
 
     index: int
@@ -57,6 +59,8 @@ class Node:
     labels: tuple[Label, ...] = ()
     scalars: tuple[object, ...] = ()
     shape: tuple[int, ...] = ()
+    num_operands: int = 0
+    affine: tuple[Info, ...] = ()
 
     def reason(self, message: str) -> Reason:
         """Say that something is so because of this operation."""
@@ -208,14 +212,15 @@ class Tape:
         ordinal: How often the running module called that function before.
         statistics: Means and variances over units.
         groupings: How the groups of each convolution were read, by the name of its weight.
+        ties: Ids on axes that the model's code takes to be equally long, and the node that does.
         edges: Ids that can only leave together, and the node that says so.
         freezes: Ids that cannot leave, and why.
         inexact: Ids that share a statistic, and where.
         consumed: Ids of weight slices that multiply the units they belong to.
         joints: Labels that came to vary on several axes.
         allowance: What the trace may take, or None.
-        last: Whether each id belongs to the last unit of a family that had several, in the trace
-            of a smaller model; None where there are no such ids.
+        last: The unit of each id where that is the last of a family that had several, else -1, in
+            the trace of a smaller model; None where there are no such ids.
     """
 
     num_ids: int = 1
@@ -234,12 +239,13 @@ class Tape:
     ordinal: int = 0
     statistics: list[Statistic] = field(default_factory=list)
     groupings: dict[str, Grouping] = field(default_factory=dict)
+    ties: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
     edges: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
     freezes: list[tuple[Ids, Reason]] = field(default_factory=list)
     inexact: list[tuple[Ids, Reason]] = field(default_factory=list)
     consumed: list[Ids] = field(default_factory=list)
     joints: list[Label] = field(default_factory=list)
-    last: NDArray[np.bool_] | None = None
+    last: NDArray[np.int64] | None = None
 
     allowance: Allowance | None = None
 
@@ -253,6 +259,7 @@ class Tape:
             uses=self.uses,
             made=self.made,
             groupings=self.groupings,
+            ties=self.ties,
             edges=self.edges,
             freezes=self.freezes,
             inexact=self.inexact,

@@ -23,6 +23,7 @@ from secateur.structure._collector import without_collector
 from secateur.structure._evidence import Evidence, Places, places_of, scalars_of, vanished_with
 from secateur.structure._explain import Grounds
 from secateur.structure._inventory import Inventory, fresh_twins, take_inventory
+from secateur.structure._label import Ids
 from secateur.structure._proof import Violation, find_violation
 from secateur.structure._solve import Solution, solve
 from secateur.structure._stage import Stage
@@ -179,6 +180,7 @@ class _Trial:
         self._example = example
         self._recorded = run
         self._allow_inexact = allow_inexact
+        self._failed: set[tuple[str, int]] = set()
         self.solution: Solution
         self.units: Units
         self.families: tuple[Family, ...]
@@ -223,6 +225,7 @@ class _Trial:
     def settle(self) -> None:
         """Add one unit to every family until the larger model passes the proof check."""
         inventory = self._recorded.inventory
+        self._tie()
         while self._in_doubt():
             self._check_allowance()
             variant = larger(self.evidence(), self.families, self.stored())
@@ -245,6 +248,21 @@ class _Trial:
         labels = (label for node in self._recorded.tape.doubts for label in node.labels)
         return any(free[component[label.ids]].any() for label in labels)
 
+    def _tie(self) -> None:
+        """Let axes lose the same units that the model's code takes to be equally long."""
+        tape = self._recorded.tape
+        found = [tie for tie in tape.ties if self._is_open(tie[0], tie[1])]
+        if found:
+            tape.edges += found
+            self._solve()
+
+    def _is_open(self, a: Ids, b: Ids) -> bool:
+        """Tell whether two axes may lose units, and may not lose the same number of positions."""
+        free, component = self.solution.free, self.solution.component
+        one, other = component[a], component[b]
+        both_free = bool(free[one].any() and free[other].any())
+        return both_free and not np.array_equal(np.sort(one), np.sort(other))
+
     def _kept_sizes(self, violation: Violation) -> str:
         """Name the numbers in modules that the line which failed was given."""
         uses = [
@@ -258,11 +276,13 @@ class _Trial:
         return f"; it uses {', '.join(slots)} of module {uses[0][0] or 'the model'!r}"
 
     def _fix(self, violation: Violation) -> None:
-        """Fix every free unit that meets the line which failed, wherever that line runs."""
-        nodes = self._recorded.nodes
-        same_line = [n for n in nodes if (n.file, n.line) == (violation.file, violation.line)]
+        """Fix the free units that meet the line which failed: where it did, and then everywhere."""
+        nodes, line = self._recorded.nodes, (violation.file, violation.line)
+        same_line = [n for n in nodes if (n.file, n.line) == line]
         same_module = [n for n in nodes if n.module == violation.module]
-        for suspects in (same_line, same_module, self._recorded.tape.doubts):
+        here = [n for n in same_line if n.module == violation.module and line not in self._failed]
+        self._failed.add(line)
+        for suspects in (here, same_line, same_module, self._recorded.tape.doubts):
             ids = [label.ids.ravel() for node in suspects for label in node.labels]
             if not ids:
                 continue

@@ -26,6 +26,7 @@ from secateur.structure._values import (
     accepted,
     as_positions,
     is_mask,
+    overwritten,
     results,
 )
 from secateur.structure.rules import RULES, Call, Rule, attach_info, info_of, pointwise
@@ -45,6 +46,9 @@ _LAYOUT_NUMBERS = {
     "squeeze", "cat", "stack", "unbind", "convolution", "native_channel_shuffle", "new_zeros",
     "new_ones", "new_empty", "new_full", "empty_like", "_to_copy", "clone",
 }  # fmt: skip
+
+_WRITTEN = "secateur.written"
+"""What stands in the graph for a tensor after a view of it was written to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,30 @@ class Tracer(TorchDispatchMode):
         out = self._out(operation, args, kwargs, value)
         twins = [t for t, i in zip(tensors, infos, strict=True) if i.tensor and i.node is None]
         self._sign_all(out, node, value, twins)
+        if operation.is_mutable:
+            for target in overwritten(func, args, kwargs):
+                if target._base is not None:
+                    self._sign_base(target._base, node)
         return out
+
+    def _sign_base(self, base: Tensor, node: Node) -> None:
+        """Note that a tensor was written to through a view of it: whoever reads it reads that."""
+        info = info_of(base)
+        if info.node is None and info.tensor is not None:
+            return
+        before = () if info.node is None else (info.node,)
+        written = Node(
+            index=len(self.tape.nodes),
+            operation=_WRITTEN,
+            module=node.module,
+            call=node.call,
+            file=node.file,
+            line=node.line,
+            inputs=(*before, node.index),
+            shape=tuple(base.shape),
+        )
+        self.tape.nodes.append(written)
+        attach_info(base, Info(info.labels, written.index, None, info.value))
 
     def _sign_all(self, out: Any, node: Node, value: Any, twins: list[Tensor]) -> None:
         """Note on every result which operation made it, and what it holds where that is known."""
@@ -160,6 +187,7 @@ class Tracer(TorchDispatchMode):
             if operation.keeps_scalars
             else (),
             shape=tuple(tensors[0].shape) if tensors else (),
+            num_operands=len(tensors),
         )
         self.tape.nodes.append(node)
         return node

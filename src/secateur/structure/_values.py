@@ -61,7 +61,7 @@ class Values:
         """
         unknown = any(info.value is None for info in infos)
         if unknown or torch.Tag.nondeterministic_seeded in func.tags:
-            for tensor in _overwritten(func, args, kwargs):
+            for tensor in overwritten(func, args, kwargs):
                 self._forget(info_of(tensor).value)
             return _assumed(func._schema.name, args, tensors)
         if not tensors and func._schema.name.startswith("aten::empty"):
@@ -143,7 +143,7 @@ def _argument_names(func: Any) -> frozenset[str]:
     return frozenset(argument.name for argument in func._schema.arguments)
 
 
-def _overwritten(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
+def overwritten(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
     """Yield the tensors that an operation writes to."""
     if not func._schema.is_mutable:
         return

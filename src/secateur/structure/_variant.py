@@ -28,7 +28,8 @@ class Variant:
         expected: What is to become of a label of the original.
         vanished: For each mode: operations that gone layers leave without a place to compare.
         stored: Module path to slot to the number a module has to keep at this size.
-        last: Whether each id belongs to the last unit of a family that had several, or None.
+        last: The unit of each id where that is the last of a family that had several, else -1; or
+            None.
     """
 
     evidence: Evidence
@@ -40,7 +41,7 @@ class Variant:
     expected: Callable[[Label], Ids]
     vanished: tuple[Positions, ...] = field(default=(), kw_only=True)
     stored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    last: NDArray[np.bool_] | None = field(default=None, kw_only=True)
+    last: NDArray[np.int64] | None = field(default=None, kw_only=True)
 
 
 def smaller(evidence: Evidence, families: Sequence[Family], live: Live) -> Variant:
@@ -88,7 +89,8 @@ def smaller(evidence: Evidence, families: Sequence[Family], live: Live) -> Varia
     same = np.arange(len(component)) if whole else coupled
     lone = np.array([int(live_U.sum()) == 1 for live_U in live.units] + [False])
     came_down = lone & np.array([family.num_units > 1 for family in families] + [False])
-    last = came_down[evidence.family[evidence.component]] if came_down.any() else None
+    is_last = came_down[evidence.family[evidence.component]]
+    last = np.where(is_last, evidence.component, -1) if came_down.any() else None
     vanished = _vanished(evidence, live)
     return Variant(evidence, ids, made, lone, whole, same, expected, vanished=vanished, last=last)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +24,7 @@ def batch_norm(call: Call) -> Any:
     """Normalise every channel by its own statistics: channels stay independent."""
     x = call.args[0]
     vectors = [v for v in call.args[1:5] if isinstance(v, Tensor)]
+    _note_affine(call, call.args[1:3])
     labels = _affine(call, x, vectors, frozenset((1,)))
     out = call.put(empty_like(x), labels)
     if call.func._schema.name == "aten::batch_norm":
@@ -48,6 +50,7 @@ def _normalised(call: Call, vectors: list[Tensor | None]) -> Any:
         raise RuntimeError(f"normalized_shape {shape} does not fit an input of {list(x.shape)}")
     axes = frozenset(range(x.ndim - len(shape), x.ndim))
     call.tape.doubt_number(kept_up=any(v is not None for v in vectors))
+    _note_affine(call, vectors)
     operands = [Operand(call.labels(), tuple(x.shape))]
     operands += call.operands([v for v in vectors if v is not None], x.ndim)
     coupled = couple(call.tape, operands)
@@ -66,7 +69,9 @@ def group_norm(call: Call) -> Any:
     """Normalise over groups of channels; with one channel a group, channels stay independent."""
     x = call.args[0]
     native = call.func._schema.name == "aten::native_group_norm"
-    vectors = [v for v in (call.args[1:3] if native else call.args[2:4]) if v is not None]
+    given = call.args[1:3] if native else call.args[2:4]
+    vectors = [v for v in given if v is not None]
+    _note_affine(call, given)
     groups = call.args[6] if native else call.args[1]
     labels = _affine(call, x, vectors, frozenset((1,)))
     if groups == x.shape[1]:
@@ -77,6 +82,12 @@ def group_norm(call: Call) -> Any:
         labels = tuple(_by_group(call, label, groups) for label in labels)
     out = call.put(empty_like(x), labels)
     return (out, empty_like_shape(x, (0,)), empty_like_shape(x, (0,))) if native else out
+
+
+def _note_affine(call: Call, vectors: Sequence[Any]) -> None:
+    """Note what a norm multiplies by and adds at its end: where both are zero, so is the result."""
+    if vectors and vectors[0] is not None:
+        call.tape.nodes[-1].affine = tuple([info_of(v) for v in vectors if v is not None])
 
 
 def _note_statistics(call: Call, labels: tuple[Label, ...], axes: frozenset[int]) -> None:
