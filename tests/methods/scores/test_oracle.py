@@ -4,6 +4,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from secateur.errors import UsageError
+from secateur.gates import Gates
 from secateur.methods.scores import Oracle
 from secateur.methods.scores import _oracle as module
 from secateur.structure import Decision, trace
@@ -13,7 +14,7 @@ from tests.structures import convnet, mlp, residual
 
 
 class Recurrent(nn.Module):
-    """Vectorised weights would go unseen: the LSTM computes with a list of its own."""
+    """A cell of its own kernel, which vmap does not know."""
 
     def __init__(self):
         super().__init__()
@@ -85,14 +86,36 @@ def test_models_that_vmap_follows_are_measured_together(monkeypatch):
     alone = []
     one_by_one = module._Runner._one_by_one
 
-    def counted(self, unit_N, batch):
-        alone.append(len(unit_N))
-        return one_by_one(self, unit_N, batch)
+    def counted(self, on_NU, batch):
+        alone.append(len(on_NU))
+        return one_by_one(self, on_NU, batch)
 
     monkeypatch.setattr(module._Runner, "_one_by_one", counted)
     built = residual()
     Oracle().changes(subject_of(*built[:2], batches=batches_for(built)))
-    assert alone == [3]  # one unit of each family, to check
+    assert alone == [3]  # each family, to check
+
+
+def test_vectorised_losses_that_are_wrong_for_one_family_are_not_believed(monkeypatch):
+    built = convnet()
+    model, structure, _ = built
+    subject = subject_of(model, structure, batches=batches_for(built))
+    wanted_U = Oracle().changes(subject)
+    weights_at = Gates.weights_at
+
+    def blind(self, gate_U):
+        seen = torch.cat([gate_U[:4], torch.ones(5)])  # the second family is never silenced
+        return weights_at(self, seen)
+
+    monkeypatch.setattr(Gates, "weights_at", blind)
+    assert_close(Oracle().changes(subject), wanted_U, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_without_units_has_no_changes():
+    model = nn.Sequential(nn.Linear(3, 3))
+    structure = trace(model, torch.zeros(1, 3))
+    batch = (torch.randn(8, 3), torch.randint(3, (8,)))
+    assert Oracle().changes(subject_of(model, structure, batches=[batch])).shape == (0,)
 
 
 def test_no_unit_a_call_is_refused():

@@ -9,6 +9,7 @@ Letters: U units over all families, V live units, N units at a time.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ class Oracle:
     """Scores units by the absolute change of the mean loss when a unit is removed.
 
     It costs one forward a live unit and batch, at several units a call where `torch.func.vmap`
-    follows the model. Whether it does is not assumed: one unit of every family is measured both
-    ways, and where the two differ, or vmap gives up, units go one by one.
+    follows the model. Whether it does is not assumed: every family is silenced both ways, and where
+    the two differ, or vmap gives up, units go one by one.
 
     Args:
         num_together: N, units a vectorised call; its memory is that of N forwards.
@@ -66,7 +67,7 @@ class Oracle:
             runner = _Runner(subject, gates)
             for batch in subject.data():
                 dense = float(subject.loss_of(batch))
-                for unit_N in unit_V.split(self._num_together):
+                for unit_N in unit_V.split(self._num_together) if len(unit_V) else ():
                     total_U[unit_N] += runner.losses_without(unit_N, batch) - dense
                 num_batches += 1
         return only_live(total_U / num_batches, subject.live)
@@ -84,37 +85,31 @@ class _Runner:
         """Return the losses, ``[N]`` in float64 on the CPU."""
         if self._together is None:
             self._together = self._agrees(batch)
-        return self._at_once(unit_N, batch) if self._together else self._one_by_one(unit_N, batch)
+        on_NU = torch.ones(len(unit_N), self._subject.structure.num_units, dtype=torch.bool)
+        on_NU[torch.arange(len(unit_N)), unit_N] = False
+        return self._at_once(on_NU, batch) if self._together else self._one_by_one(on_NU, batch)
 
     def _agrees(self, batch: Any) -> bool:
-        """Compare both ways on one unit of every family: their weights are replaced together."""
-        structure, live = self._subject.structure, self._subject.live
-        unit_F = torch.tensor(
-            [
-                structure.offsets[family] + int(torch.nonzero(live_U)[0])
-                for family, live_U in enumerate(live.units)
-                if live_U.any()
-            ],
-            dtype=torch.int64,
-        )
+        """Compare both ways on whole families, each of them silent: a single unit may be dead."""
+        offsets = self._subject.structure.offsets
+        on_FU = torch.ones(len(offsets) - 1, offsets[-1], dtype=torch.bool)
+        for family, (start, end) in enumerate(itertools.pairwise(offsets)):
+            on_FU[family, start:end] = False
         try:
-            together_F = torch.cat([self._at_once(unit_N, batch) for unit_N in unit_F.split(8)])
+            together_F = torch.cat([self._at_once(on_NU, batch) for on_NU in on_FU.split(8)])
         except RuntimeError:  # what vmap raises for data-dependent code and unsupported operations
             return False
-        return torch.allclose(together_F, self._one_by_one(unit_F, batch), rtol=1e-5, atol=1e-7)
+        return torch.allclose(together_F, self._one_by_one(on_FU, batch), rtol=1e-5, atol=1e-7)
 
-    def _one_by_one(self, unit_N: Tensor, batch: Any) -> Tensor:
-        structure = self._subject.structure
-        layers_on_L = torch.ones(structure.num_layers, dtype=torch.bool)
+    def _one_by_one(self, on_NU: Tensor, batch: Any) -> Tensor:
+        layers_on_L = torch.ones(self._subject.structure.num_layers, dtype=torch.bool)
         losses = []
-        for unit in unit_N.tolist():
-            units_on_U = torch.ones(structure.num_units, dtype=torch.bool)
-            units_on_U[unit] = False
-            with self._gates.also_closed(units_on_U, layers_on_L):
+        for on_U in on_NU:
+            with self._gates.also_closed(on_U, layers_on_L):
                 losses.append(float(self._subject.loss_of(batch)))
         return torch.tensor(losses, dtype=torch.float64)
 
-    def _at_once(self, unit_N: Tensor, batch: Any) -> Tensor:
+    def _at_once(self, on_NU: Tensor, batch: Any) -> Tensor:
         names, gates = self._gates.names, self._gates
         assert self._subject.loss is not None
         model = _LossOf(self._subject.model, self._subject.loss)
@@ -125,9 +120,7 @@ class _Runner:
             loss: Tensor = torch.func.functional_call(model, changed, (batch,))
             return loss
 
-        gate_NU = torch.ones(len(unit_N), self._subject.structure.num_units)
-        gate_NU[torch.arange(len(unit_N)), unit_N] = 0.0
-        losses_N: Tensor = torch.func.vmap(loss_at)(gate_NU)
+        losses_N: Tensor = torch.func.vmap(loss_at)(on_NU.float())
         return losses_N.cpu().double()
 
 
