@@ -101,12 +101,15 @@ def test_the_user_s_evaluation_is_not_measured():
     assert torch.equal(session.search.state_dict()["generator"], before["generator"])
 
 
-def test_it_stops_at_the_first_unit_that_reaches_the_target():
+@pytest.mark.parametrize(("tolerance", "target"), [(0.01, 0.6), (math.inf, 0.75)])
+def test_it_stops_at_the_first_unit_that_reaches_the_target(tolerance, target):
+    """With an endless tolerance the last move would take half a family."""
     model = net()
-    session, optimizer = begin(model, AOFP(target_macs=0.6, steps_per_half=2, warmup=4), 200)
+    method = AOFP(tolerance=tolerance, target_macs=target, steps_per_half=2, warmup=4)
+    session, optimizer = begin(model, method, 200)
     train(model, optimizer, 0, 160)
     assert session.settled
-    assert session.macs_share <= 0.6
+    assert session.macs_share <= target
     last = next(event for event in reversed(session.events) if event["event"] == "remove")
     macs, counts = session.structure.cost.macs, session.live.counts
     one_more = [
@@ -114,7 +117,7 @@ def test_it_stops_at_the_first_unit_that_reaches_the_target():
         for number, family in enumerate(session.structure.families)
         if family.name in last["units"]
     ]
-    assert max(one_more) > 0.6
+    assert min(one_more) > target
 
 
 def test_the_network_shrinks_while_the_search_runs():

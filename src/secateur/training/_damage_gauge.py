@@ -36,7 +36,7 @@ def look(
         What was measured on this process.
     """
     device = next(model.parameters()).device
-    # Autocast must not keep what it casts here: the user's forward would find it without gradients.
+    # Autocast keeps nothing of what it casts here: it is cast without gradients.
     autocast = Autocast.present(device.type).again()
     with Randomness.present(device).again(), buffers_kept(model), autocast:
         return meter.measure(ablation, lambda: model(*args, **kwargs), num_samples)
