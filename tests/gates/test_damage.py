@@ -226,6 +226,8 @@ def test_inner_products_say_what_every_set_changes(model, shape, family):
     found = torch.einsum("ri,ij,rj->r", rows, exact.grams[family], rows)
     assert_close(found, masks.change_VRF[:, 0, family], rtol=1e-6, atol=1e-9)
     assert_close(exact.gram_energy[family], masks.energy_RF[0, family])
+    results = (masks.change_VRF, masks.energy_RF, exact.grams[family], exact.gram_energy[family])
+    assert not any(result.requires_grad for result in results)
 
 
 def test_there_are_no_inner_products_behind_an_activation():

@@ -72,10 +72,11 @@ class DamageMeter:
             What was measured.
         """
         recorder = Recorder(self._slots, ablation, num_samples, len(self._needed))
-        with torch.no_grad(), recorder:
-            forward()
-        recorder.finish()
-        return recorder.damage(self._needed, self._structure)
+        with torch.no_grad():
+            with recorder:
+                forward()
+            recorder.finish()
+            return recorder.damage(self._needed, self._structure)
 
 
 def _by_family(slot: Slot, structure: Structure) -> Iterator[FamilySlot]:
