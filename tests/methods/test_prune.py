@@ -186,6 +186,8 @@ def test_the_table_of_several_rounds_compares_no_scores_of_different_rounds():
     pruned = secateur.prune(model, example, score=Fixed(*scores), target_macs=0.6, rounds=2)
     lines = str(pruned).splitlines()
     assert " in 2 rounds: " in " ".join(lines)
+    assert pruned.scores[1] == 0.1  # gone in the first round
+    assert pruned.scores[torch.cat(pruned.live.units)].min() > 100
     assert ["family", "kind", "before", "after", "kept"] in [line.split() for line in lines]
 
 
