@@ -14,13 +14,10 @@ from torch.optim import Optimizer
 
 from secateur.gates import DamageMeter, Gates
 from secateur.methods import Ablating, Search
+from secateur.structure import tensors_in
 from secateur.training._damage_gauge import all_reduced, look
 from secateur.training._hooks import Hooks
-from secateur.training._loss_program import (
-    Forward,
-    LossProgram,
-    output_tensors,
-)
+from secateur.training._loss_program import Forward, LossProgram
 from secateur.training._loss_tape import LossTape
 from secateur.training._side_work import SideWork
 from secateur.training._surroundings import Autocast, Randomness
@@ -163,7 +160,7 @@ class LoopHooks:
         if self._muted or self._window is None or self._window.forward is None:
             return
         forward, self._window.forward = self._window.forward, None
-        forward.returned = output_tensors(output)
+        forward.returned = tuple(tensors_in(output))
         self._tape.listen(forward)
 
     def _open_window(self) -> Window:

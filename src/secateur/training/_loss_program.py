@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ class Call:
 
     def inputs(self) -> list[Tensor]:
         """Return every tensor among the arguments."""
-        return tensors_in((self.args, self.kwargs))
+        return leaves((self.args, self.kwargs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -196,47 +196,18 @@ def _run(call: Call, present: dict[int, Tensor]) -> None:
 
     args, kwargs = tree_map(stand_in, (call.args, call.kwargs))
     with call.autocast.again():
-        results = tensors_in(call.function(*args, **kwargs))
+        results = leaves(call.function(*args, **kwargs))
     if len(results) != len(call.results):
         raise ValueError(f"{len(results)} tensors came back instead of {len(call.results)}")
     present.update({id(old): new for old, new in zip(call.results, results, strict=True)})
 
 
-def tensors_in(value: object) -> list[Tensor]:
-    """Return the tensors among arguments or results of a call, in a fixed order."""
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+def leaves(value: object) -> list[Tensor]:
+    """Return the tensors that a replay can exchange: among arguments, and in containers there.
 
-
-def output_tensors(output: object) -> tuple[Tensor, ...]:
-    """Return the tensors of a model's output, in a fixed order.
-
-    Args:
-        output: A tensor, or tensors in sequences, mappings, dataclasses and plain objects.
-
-    Returns:
-        Every tensor, in the order in which the output holds them.
+    Fields of objects do not count: `tree_map` does not reach them.
     """
-    return tuple(_walk(output, depth=0))
-
-
-def _walk(value: object, depth: int) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-        return
-    if depth > 8 or isinstance(value, str | bytes | int | float | None | type):
-        return
-    for child in _children(value):
-        yield from _walk(child, depth + 1)
-
-
-def _children(value: object) -> list[object]:
-    if isinstance(value, Mapping):
-        return list(value.values())
-    if isinstance(value, list | tuple):
-        return list(value)
-    if is_dataclass(value):
-        return [getattr(value, field.name) for field in fields(value)]
-    return list(getattr(value, "__dict__", {}).values())
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def storage_of(tensor: Tensor) -> int:

@@ -21,8 +21,8 @@ from secateur.training._loss_program import (
     LossProgram,
     NotReplayableError,
     find_program,
+    leaves,
     storage_of,
-    tensors_in,
 )
 from secateur.training._surroundings import Autocast, Randomness
 
@@ -108,11 +108,11 @@ class LossTape(TorchFunctionMode):
     def _record(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        inputs = tensors_in((args, kwargs))
+        inputs = leaves((args, kwargs))
         versions = [_version(tensor) for tensor in inputs]
         result = func(*args, **kwargs)
         writes = [t for t, before in zip(inputs, versions, strict=True) if _version(t) != before]
-        results = tuple(tensors_in(result))
+        results = tuple(leaves(result))
         self._outside |= {storage_of(tensor) for tensor in inputs} - self._inside
         self._inside |= {storage_of(tensor) for tensor in results} - self._outside
         if not results and not writes:

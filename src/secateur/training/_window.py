@@ -13,12 +13,12 @@ from torch import Tensor, distributed, nn
 
 from secateur.gates import Ablation, Damage, Gates
 from secateur.methods import Draw
+from secateur.structure import tensors_in
 from secateur.training._loss_program import (
     Forward,
     LossProgram,
     NotReplayableError,
-    output_tensors,
-    tensors_in,
+    leaves,
 )
 from secateur.training._processes import communication_device, is_distributed
 from secateur.training._surroundings import buffers_kept
@@ -116,7 +116,7 @@ class Window:
 
 
 def _num_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    return next((len(tensor) for tensor in tensors_in((args, kwargs)) if tensor.ndim), 1)
+    return next((len(tensor) for tensor in leaves((args, kwargs)) if tensor.ndim), 1)
 
 
 def _counted(rise: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def _counted(rise: Tensor) -> Tensor:
 def _forward_again(forward: Forward, model: nn.Module) -> tuple[Tensor, ...]:
     if forward.returned_off is None:
         with torch.no_grad(), forward.randomness.again(), forward.autocast.again():
-            forward.returned_off = output_tensors(model(*forward.args, **forward.kwargs))
+            forward.returned_off = tuple(tensors_in(model(*forward.args, **forward.kwargs)))
         if len(forward.returned_off) != len(forward.returned):
             raise NotReplayableError(
                 f"the model returned {len(forward.returned)} tensors, and "
