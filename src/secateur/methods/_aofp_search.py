@@ -326,7 +326,9 @@ class AOFPSearch:
     def _is_behind(self) -> bool:
         """Say, once a half, whether the MACs lie above a straight line to the target."""
         terms, since = self._terms, self.step - self._terms.warmup
-        if terms.target is None or since <= 0 or since % self.steps_per_half:
+        if terms.target is None or since <= 0 or not self.steps_per_half:
+            return False
+        if since % self.steps_per_half:
             return False
         part = min(1.0, since / (FALL * (terms.settle - terms.warmup)))
         return self._share() > 1 - (1 - terms.target) * part
