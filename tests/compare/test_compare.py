@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -29,17 +30,22 @@ def results(comparison):
     }
 
 
-@pytest.fixture
-def trainings(monkeypatch):
-    """Names of the folders that are trained in from now on."""
+def watch(patch):
+    """Return a list that takes the names of the folders that are trained in from now on."""
     begun, train = [], trainer.train
 
     def watched(run, **options):
         begun.append(run.parent.name if run.parent.name != "runs" else run.name)
         return train(run, **options)
 
-    monkeypatch.setattr(trainer, "train", watched)
+    patch.setattr(trainer, "train", watched)
     return begun
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Names of the folders that are trained in from now on."""
+    return watch(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +59,23 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(folder, told):
-    return compare(tiny_config(), folder, on_progress=told.append)
+def first_trainings():
+    return []
+
+
+@pytest.fixture(scope="module")
+def finished(folder, told, first_trainings):
+    with pytest.MonkeyPatch.context() as patch:
+        begun = watch(patch)
+        comparison = compare(tiny_config(), folder, on_progress=told.append)
+        first_trainings += begun
+    return comparison
+
+
+@pytest.fixture
+def copy(finished, folder, tmp_path):
+    """A folder of one's own in which everything is finished."""
+    return shutil.copytree(folder, tmp_path / "copy")
 
 
 def test_every_cell_has_figures(finished):
@@ -97,30 +118,27 @@ def test_the_figures_are_those_of_the_saved_network(finished, folder):
         assert sum(p.numel() for p in network.parameters()) == result.params
 
 
-def test_no_cell_runs_twice_and_the_pretrained_network_is_trained_once(tmp_path, trainings):
-    first = compare(tiny_config(), tmp_path, on_progress=ignore)
-    kinds = sorted(name.split("-")[0] for name in trainings)
+def test_no_cell_runs_twice_and_the_pretrained_network_is_trained_once(
+    finished, copy, first_trainings, trainings
+):
+    kinds = sorted(name.split("-")[0] for name in first_trainings)
     assert kinds == ["dense", "narrowed", "pretrained", "prune", "prune", "search"]
-    trainings.clear()
-    again = compare(tiny_config(), tmp_path, on_progress=ignore)
+    assert compare(tiny_config(), copy, on_progress=ignore) == finished
     assert trainings == []
-    assert again == first
 
 
-def test_a_new_method_budget_or_seed_runs_alone(tmp_path, trainings):
-    compare(tiny_config(), tmp_path, on_progress=ignore)
-    trainings.clear()
+def test_a_new_method_runs_alone(copy, trainings):
     methods = {"fresh": {"recipe": "prune", "score": "magnitude-l1"}}
-    compare(tiny_config(methods=methods), tmp_path, on_progress=ignore)
+    compare(tiny_config(methods=methods), copy, on_progress=ignore)
     assert [name.split("-")[0] for name in trainings] == ["prune"]
 
 
-def test_a_cell_whose_file_is_gone_is_measured_again_and_not_trained(folder, finished, trainings):
-    files = sorted((folder / "cells").iterdir())
+def test_a_cell_whose_file_is_gone_is_measured_again_and_not_trained(finished, copy, trainings):
+    files = sorted((copy / "cells").iterdir())
     assert len(files) == len(METHODS)
     for file in files:
         file.unlink()
-    assert results(compare(tiny_config(), folder, on_progress=ignore)) == results(finished)
+    assert results(compare(tiny_config(), copy, on_progress=ignore)) == results(finished)
     assert trainings == []
 
 
@@ -170,14 +188,13 @@ def test_the_tables_hold_the_figures(finished, folder):
     assert len(document["cells"]) == 5
 
 
-def test_a_damaged_cell_is_named(tmp_path):
-    compare(tiny_config(), tmp_path, on_progress=ignore)
-    file = next((tmp_path / "cells").iterdir())
+def test_a_damaged_cell_is_named(copy):
+    file = next((copy / "cells").iterdir())
     file.write_text('{"kind": "something else"}')
     with pytest.raises(
         StorageError, match=rf"{file.name} is not the result of a cell \(kind: .*\)\. D"
     ):
-        compare(tiny_config(), tmp_path, on_progress=ignore)
+        compare(tiny_config(), copy, on_progress=ignore)
 
 
 def test_a_cell_that_cannot_be_worked_out_is_named_and_the_others_are_kept(tmp_path):
