@@ -17,14 +17,17 @@ from secateur.structure._tape import Tape
 
 _AS_VALUE = "has a size that is used as a number, which changes values"
 _WITH_REST = "has a size that is divided into parts with a rest"
-_ONLY_PLACES = frozenset((
-    "__get__", "size", "view", "reshape", "unflatten", "expand", "split", "split_with_sizes",
-    "narrow", "__getitem__", "tensor_split", "broadcast_to", "as_strided", "unsafe_split", "slice",
-    "hsplit", "vsplit", "zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full",
+SIZED = frozenset((
+    "view", "reshape", "unflatten", "expand", "split", "split_with_sizes", "narrow", "__getitem__",
+    "tensor_split", "broadcast_to", "as_strided", "unsafe_split", "slice", "hsplit", "vsplit",
+))  # fmt: skip
+"""Functions that are given sizes or positions; `flatten` or `chunk` work them out themselves."""
+_ONLY_PLACES = SIZED | {
+    "__get__", "size", "zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full",
     "new_empty", "arange", "rand", "randn", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
     "conv_transpose2d", "conv_transpose3d", "layer_norm", "rms_norm", "group_norm", "repeat",
     "tile", "repeat_interleave", "chunk", "select", "flatten", "movedim", "permute", "transpose",
-))  # fmt: skip
+}  # fmt: skip
 """Functions for which a number is the place or the size of something, and never a value."""
 
 

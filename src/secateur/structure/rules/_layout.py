@@ -9,13 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from secateur.structure._label import Label, outermost, reshaped
+from secateur.structure._measured import SIZED
 from secateur.structure.rules._registry import Call, positive_axes, rule
-
-_SIZED = {
-    "view", "reshape", "unflatten", "expand", "split", "split_with_sizes", "narrow", "__getitem__",
-    "tensor_split", "broadcast_to", "as_strided", "unsafe_split", "slice", "hsplit", "vsplit",
-}  # fmt: skip
-"""Functions that are given sizes or positions; `flatten` or `chunk` work them out themselves."""
 
 
 @rule(
@@ -88,7 +83,7 @@ def doubt_sizes(call: Call, labels: Sequence[Label]) -> None:
     """Note that the model itself gave labelled axes a size, which it may keep as a number."""
     name, arguments = call.tape.function
     node = call.tape.nodes[-1]
-    if name not in _SIZED or (node.call >= 0 and call.tape.calls[node.call].proven):
+    if name not in SIZED or (node.call >= 0 and call.tape.calls[node.call].proven):
         return
     given = arguments[1:]
     sizes = given[0] if given and isinstance(given[0], (tuple, list)) else given
