@@ -5,10 +5,10 @@
 Agreement: the half of each family that would be chosen, compared with the half chosen after many
 more masks (the limit), on one trained network whose weights are held. Compared are the plain mean
 over one mask a batch, as in the published code and with its 1000 batches; the plain mean over one
-mask a sample; and what `secateur.AOFP` does: two disjoint halves on each sample and a fitted line,
-or inner products where there are any. Half of the units agree by chance.
+mask a sample; and what `secateur.AOFP` does: pairs of disjoint halves on each sample and a fitted
+line, or inner products where there are any. Half of the units agree by chance.
 
-Time: one training step, and the step with a measurement, each on a copy of its own.
+Time: one training step, and the same step with each kind of measurement, taking turns.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from secateur import AOFP, models, trace
 from secateur.gates import Ablation, Damage, DamageMeter
-from secateur.methods._aofp_search import GRAM_STEPS, MASK_ROWS
+from secateur.methods._aofp_search import GRAM_STEPS, MASK_ROWS, PAIRS
 from secateur.methods._halving import draw_halves, exact_damage, fitted_damage
 
 BATCH = 128
@@ -55,12 +55,13 @@ class Bench:
         return self.images[chosen], self.labels[chosen]
 
     def masks(self, rows: int) -> Tensor:
-        """Draw pairs of halves for every family, ``[2, rows, U]``."""
-        pairs = [
-            torch.stack(draw_halves(family.num_units, rows, self.generator))
-            for family in self.structure.families
+        """Draw pairs of halves for every family, ``[V, rows, U]``."""
+        sizes = [family.num_units for family in self.structure.families]
+        halves = [
+            [half for _ in range(PAIRS) for half in draw_halves(size, rows, self.generator)]
+            for size in sizes
         ]
-        return torch.cat(pairs, dim=2)
+        return torch.cat([torch.stack(variants) for variants in halves], dim=2)
 
     def measure(self, ablation: Ablation, images: Tensor) -> Damage:
         """Measure on one batch, and put the buffers back."""
@@ -107,9 +108,9 @@ def half_of(damage: Tensor) -> set[int]:
 def sampled(bench: Bench, num_masks: int, *, rows: int, paired: bool) -> Sums:
     """Measure a number of masks, so many a batch, with or without a second one a sample."""
     sums = Sums(bench)
-    each = rows * (2 if paired else 1)
+    each = rows * (2 * PAIRS if paired else 1)
     for _ in range(-(-num_masks // each)):
-        off_VRU = bench.masks(rows)[: 2 if paired else 1]
+        off_VRU = bench.masks(rows)[: None if paired else 1]
         ablation = Ablation(off_VRU=off_VRU, sampled=frozenset(bench.families))
         sums.take(off_VRU, bench.measure(ablation, bench.batch()[0]))
     return sums
@@ -172,7 +173,7 @@ def agreement(bench: Bench, limit_masks: int, rounds: int, console: Console) -> 
     families = quadratic_families(bench)
     limit = sampled(bench, limit_masks, rows=MASK_ROWS, paired=True).halves(fitted=True)
     # Where inner products can be had, their limit needs no masks.
-    limit_batches = max(4 * GRAM_STEPS, limit_masks // (2 * MASK_ROWS))
+    limit_batches = max(4 * GRAM_STEPS, limit_masks // (2 * PAIRS * MASK_ROWS))
     for family, half in exact(bench, families, limit_batches).items():
         limit[family] = half
     shares: dict[str, list[list[float]]] = {}
@@ -219,7 +220,7 @@ def timing(bench: Bench, steps: int, console: Console) -> None:
         for name, ablation in asked.items():
             seconds[name].append(step(ablation))
     median = {name: statistics.median(values[2:]) for name, values in seconds.items()}
-    half = -(-default // (2 * min(BATCH, MASK_ROWS)))
+    half = -(-default // (2 * PAIRS * min(BATCH, MASK_ROWS)))
     grams = min(GRAM_STEPS, half)
     ours = (half - grams) * median["masks"] + grams * median["masks and inner products"]
     table = Table("way", "steps a half", "seconds a half", "of these searching", "masks")
@@ -239,7 +240,7 @@ def timing(bench: Bench, steps: int, console: Console) -> None:
 def main() -> None:
     """Run both parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limit", type=int, default=400_000, help="masks of the limit")
+    parser.add_argument("--limit", type=int, default=800_000, help="masks of the limit")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of the agreement")
     parser.add_argument("--epochs", type=int, default=15, help="epochs of training before")
     parser.add_argument("--width", type=float, default=0.5, help="width of the network")

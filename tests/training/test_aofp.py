@@ -301,8 +301,8 @@ def test_accumulated_batches_of_a_step_are_all_measured():
     for part in IMAGES[:32].split(8):
         model(part).sum().backward()
     optimizer.step()
-    # Four batches of 8 samples, two masks a sample, half of the 8 units each.
-    assert moment.diagonal().sum() == 4 * 8 * 2 * 4
+    # Four batches of 8 samples, four masks a sample, half of the 8 units each.
+    assert moment.diagonal().sum() == 4 * 8 * 4 * 4
 
 
 def last_damage(monkeypatch) -> Damage:

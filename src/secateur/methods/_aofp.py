@@ -50,7 +50,7 @@ class AOFP:
 
     tolerance: float = 0.01
     target_macs: float | None = None
-    masks_per_half: int = 40_000
+    masks_per_half: int = 80_000
     steps_per_half: int | None = None
     warmup: int | None = None
     min_units: int = 1

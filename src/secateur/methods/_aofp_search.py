@@ -24,6 +24,9 @@ from secateur.structure import Decision, Live, Structure
 MASK_ROWS = 128
 """Most samples of a batch that get masks of their own."""
 
+PAIRS = 2
+"""Pairs of halves under which each sample is evaluated."""
+
 CHECK_STEPS = 4
 """Steps in which the damage of a chosen set itself is measured."""
 
@@ -250,11 +253,13 @@ class AOFPSearch:
         return move.steps % every == 0
 
     def _ablation(self, sampled: frozenset[int], exact: frozenset[int]) -> Ablation:
-        off_VRU = torch.zeros(2, MASK_ROWS, self._structure.num_units, dtype=torch.bool)
+        shape = (2 * PAIRS, MASK_ROWS, self._structure.num_units)
+        off_VRU = torch.zeros(shape, dtype=torch.bool)
         for family in sorted(sampled):
             start, stop = self._structure.offsets[family : family + 2]
-            first, second = self.moves[family].masks(MASK_ROWS, self._generator)
-            off_VRU[0, :, start:stop], off_VRU[1, :, start:stop] = first, second
+            for pair in off_VRU.split(2):
+                first, second = self.moves[family].masks(MASK_ROWS, self._generator)
+                pair[0, :, start:stop], pair[1, :, start:stop] = first, second
         return Ablation(off_VRU=off_VRU, sampled=sampled, exact=exact)
 
     def _plan(self, ablation: Ablation, damage: Damage) -> None:
