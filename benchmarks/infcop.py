@@ -278,7 +278,9 @@ def show(
             f"{epochs / budget:.0%}",
             f"{statistics.mean(r.train_seconds for r in reports):.1f}",
             f"{statistics.mean(r.measure_seconds for r in reports):.2f}",
-            f"{100 * statistics.mean(r.check_share for r in reports):.1f}",
+            f"{100 * statistics.mean(r.check_share for r in reports):.1f}"
+            if all(r.num_checks for r in reports)
+            else "-",
             f"{net:.0%}",
         )
     console = Console(width=130)
