@@ -214,3 +214,26 @@ def test_a_quotient_that_two_sizes_share_does_not_hide_which_axis_holds_the_unit
     for family in range(len(structure.families)):
         decision = Decision(units={family: torch.tensor([0])})
         cut_(copy.deepcopy(net), structure, structure.everything(), decision)
+
+
+@pytest.mark.parametrize("gone", [(0,), (2,), (0, 1)])
+def test_parts_of_different_lengths_stay_apart_where_they_come_to_be_equally_long(gone):
+    class UnevenParts(nn.Module):
+        """Three positions and two, each number kept by the module."""
+
+        def __init__(self):
+            super().__init__()
+            self.wide, self.narrow = 3, 2
+            self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            a, b = self.first(x).split([self.wide, self.narrow], dim=-1)
+            return self.last(torch.cat([b.tanh(), a.relu()], dim=-1))
+
+    net = UnevenParts()
+    structure = trace(net, TOKENS)
+    assert [family.num_units for family in structure.families] == [3, 2]
+    live = structure.everything()
+    live, _ = cut_(net, structure, live, Decision(units={0: torch.tensor(gone)}))
+    cut_(net, structure, live, Decision(units={1: torch.tensor([1])}))
+    assert (net.wide, net.narrow) == (3 - len(gone), 1)

@@ -29,6 +29,7 @@ class Evidence:
         scalars: Module path to its operations' value-changing numbers, in order.
         places: Module path to its operations and the labels they met, in order, for each mode.
         groupings: How the groups of each convolution were read, by the name of its weight.
+        equal_parts: Whether some split at a module, file and line was into equal parts.
         modes: Modes that were traced: False for evaluation, True for training.
         vanished: For each mode and layer: what has no place to compare once the layer is gone.
         statistics: Means and variances over units that the model's own code works out.
@@ -41,6 +42,7 @@ class Evidence:
     scalars: Scalars
     places: tuple[Places, ...]
     groupings: Mapping[str, Grouping]
+    equal_parts: Mapping[tuple[str, str, int], bool]
     modes: tuple[bool, ...]
     vanished: tuple[tuple[Positions, ...], ...] = ()
     statistics: tuple[Statistic, ...] = ()

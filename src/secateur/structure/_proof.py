@@ -119,6 +119,7 @@ def find_violation(
         tape = Tape(
             num_ids=len(evidence.component),
             groupings=dict(evidence.groupings),
+            equal_parts=dict(evidence.equal_parts),
             made=dict(variant.made),
             is_retrace=True,
             last=variant.last,

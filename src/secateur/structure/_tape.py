@@ -212,6 +212,7 @@ class Tape:
         ordinal: How often the running module called that function before.
         statistics: Means and variances over units.
         groupings: How the groups of each convolution were read, by the name of its weight.
+        equal_parts: Whether some split at a module, file and line was into equal parts.
         ties: Ids on axes that the model's code takes to be equally long, and the node that does.
         edges: Ids that can only leave together, and the node that says so.
         freezes: Ids that cannot leave, and why.
@@ -239,6 +240,7 @@ class Tape:
     ordinal: int = 0
     statistics: list[Statistic] = field(default_factory=list)
     groupings: dict[str, Grouping] = field(default_factory=dict)
+    equal_parts: dict[tuple[str, str, int], bool] = field(default_factory=dict)
     ties: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
     edges: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
     freezes: list[tuple[Ids, Reason]] = field(default_factory=list)
@@ -259,6 +261,7 @@ class Tape:
             uses=self.uses,
             made=self.made,
             groupings=self.groupings,
+            equal_parts=self.equal_parts,
             ties=self.ties,
             edges=self.edges,
             freezes=self.freezes,
@@ -266,6 +269,25 @@ class Tape:
             consumed=self.consumed,
             joints=self.joints,
         )
+
+    def reads_as_equal(self, are_equal: bool) -> bool:
+        """Say whether the running split is into equal parts by intent, or because of what is left.
+
+        A smaller model is read as the one it was cut from: parts of different lengths stay apart
+        where they come to be as long as each other.
+
+        Args:
+            are_equal: Whether the parts are equally long.
+
+        Returns:
+            True for equal by intent: the same position of every part is one unit.
+        """
+        node = self.nodes[-1]
+        place = node.module, node.file, node.line
+        if self.is_retrace:
+            return are_equal and self.equal_parts.get(place, True)
+        self.equal_parts[place] = are_equal or self.equal_parts.get(place, False)
+        return are_equal
 
     def allot(self, name: str, shape: Sequence[int]) -> tuple[Label, ...]:
         """Hand out a fresh range of ids to every axis of a parameter or buffer."""

@@ -202,6 +202,7 @@ class _Trial:
             scalars=scalars_of(self._recorded.nodes),
             places=self._recorded.places,
             groupings=self._recorded.tape.groupings,
+            equal_parts=self._recorded.tape.equal_parts,
             modes=self._recorded.modes,
             statistics=tuple(self._recorded.tape.statistics),
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secateur.structure._cost import Factor
+from secateur.structure._label import Ids
 from secateur.structure._solve import Solution
 from secateur.structure._tape import Tape
 
@@ -41,6 +43,7 @@ def number_units(tape: Tape, solution: Solution) -> Units:
     draw = np.random.default_rng(0)
     signature = np.zeros(len(free), dtype=np.uint64)
     arrays = [*tape.ranges.values(), *(ids for c in tape.charges for ids in c.factors)]
+    arrays += [ids for ids in _counted(tape) if not _lies_within_one(component[ids])]
     marks = draw.integers(1, 2**63, size=len(arrays), dtype=np.uint64)
     lengths = [len(ids) for ids in arrays]
     np.add.at(signature, component[np.concatenate(arrays)], np.repeat(marks, lengths))
@@ -57,6 +60,16 @@ def number_units(tape: Tape, solution: Solution) -> Units:
     grouped = np.argsort(number, kind="stable")
     unit[chosen[grouped]] = np.arange(len(chosen)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return Units(family, unit, tuple(sizes.tolist()))
+
+
+def _counted(tape: Tape) -> Iterator[Ids]:
+    """Yield what numbers kept by modules count: no family has units that one leaves out."""
+    return (use.ids for use in tape.uses if use.ids is not None)
+
+
+def _lies_within_one(component: NDArray[np.int64]) -> bool:
+    """Tell whether an axis is the inner one of a joint label, within one unit."""
+    return len(component) > 1 and bool((component == component[0]).all())
 
 
 def axis_factor(units: Units, component: NDArray[np.int64]) -> Factor:
@@ -92,7 +105,7 @@ def even_axis_factor(units: Units, component: NDArray[np.int64]) -> Factor | Non
         The size, or None where some unit of a family owns more of the axis than another. The inner
         axis of a joint label lies within one unit and is as long as ever.
     """
-    if len(component) > 1 and (component == component[0]).all():
+    if _lies_within_one(component):
         return Factor(fixed=float(len(component)))
     factor = axis_factor(units, component)
     for number, multiplicity in factor.multiplicity:

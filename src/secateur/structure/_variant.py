@@ -157,6 +157,7 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
         scalars=evidence.scalars,
         places=evidence.places,
         groupings=evidence.groupings,
+        equal_parts=evidence.equal_parts,
         modes=evidence.modes,
     )
     ids = {key: doubled(own, 0, twinned[own]) for key, own in evidence.ranges.items()}
