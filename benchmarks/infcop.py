@@ -200,7 +200,7 @@ def run_all(
     for name, make in rows.items():
         job = begin()
         flow = results.get("information flow")
-        spent = [1] * job.preset.levels if flow is None else list(flow.report.chunks)
+        spent = [1] * job.preset.levels if flow is None else list(flow.report.chunks[:-1])
         results[name] = run(job, RULES[rule](), make(job, spent))
         bar.advance(task)
     return results

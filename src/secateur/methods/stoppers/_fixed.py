@@ -37,6 +37,8 @@ class FixedChunks(Stopper):
 class RandomStop(Stopper):
     """Ends levels after given numbers of chunks, in random order: the control of a stopper.
 
+    The dense level keeps its number: other stoppers seldom have a say there.
+
     Given what another stopper used in the same run, it spends the same budget without looking at
     the network. A stopper that is not better than this has only found a shorter budget.
 
@@ -55,9 +57,10 @@ class RandomStop(Stopper):
                 f"RandomStop got chunks={list(chunks)}. Give the chunks that every level of "
                 "another run took, each at least 1, such as its report.chunks."
             )
-        self._order = list(chunks)
+        sparse = list(chunks[1:])
         # Its own generator, which nobody else draws from; this is no secret.
-        random.Random(seed).shuffle(self._order)  # noqa: S311
+        random.Random(seed).shuffle(sparse)  # noqa: S311
+        self._order = [chunks[0], *sparse]
         self._now = self._order[0]
 
     def level_begins(self, level: int) -> None:
