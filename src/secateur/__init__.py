@@ -7,7 +7,7 @@ do not earn their cost, removes them while training runs, and leaves an ordinary
 from secateur import errors
 from secateur._version import __version__
 from secateur.errors import SecateurError
-from secateur.methods import AOFP, ComplexityAware, Pruned, prune
+from secateur.methods import AOFP, ComplexityAware, Pruned, ResRep, prune
 from secateur.storage import export, load, save
 from secateur.structure import Structure, trace
 from secateur.surgery import Verification, redesign, verify, widen
@@ -17,6 +17,7 @@ __all__ = [
     "AOFP",
     "ComplexityAware",
     "Pruned",
+    "ResRep",
     "SecateurError",
     "Structure",
     "Verification",

@@ -73,7 +73,7 @@ def test_the_fine_tuning_has_the_learning_rate_of_the_training_or_its_own():
         (
             '[methods.taylor]\nrecipe = "prun"\n',
             "methods.taylor.recipe is 'prun' in FILE; allowed is one of 'dense', 'narrowed', "
-            "'search', 'prune', 'aofp'.",
+            "'search', 'prune', 'aofp', 'resrep'.",
         ),
         ("[methods.taylor]\nrounds = 2\n", "methods.taylor.recipe is missing in FILE; add it."),
         (

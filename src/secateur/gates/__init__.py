@@ -1,7 +1,8 @@
 """Floor 2: structures are hidden for a step, or for a look at what hiding them would do."""
 
 from secateur.gates._ablation import Ablation, Damage
+from secateur.gates._compactors import Compactors, compactable
 from secateur.gates._damage import DamageMeter
 from secateur.gates._gates import Gates
 
-__all__ = ["Ablation", "Damage", "DamageMeter", "Gates"]
+__all__ = ["Ablation", "Compactors", "Damage", "DamageMeter", "Gates", "compactable"]

@@ -5,20 +5,25 @@ from secateur.methods._aofp_search import AOFPSearch
 from secateur.methods._complexity_aware import ComplexityAware
 from secateur.methods._complexity_search import ComplexitySearch
 from secateur.methods._estimators import Estimator
-from secateur.methods._protocol import Ablating, Draw, Method, Search, State
+from secateur.methods._protocol import Ablating, Compacting, Draw, Method, Search, State
 from secateur.methods._prune import prune
 from secateur.methods._pruned import Pruned, Round
+from secateur.methods._resrep import ResRep
+from secateur.methods._resrep_search import ResRepSearch
 
 __all__ = [
     "AOFP",
     "AOFPSearch",
     "Ablating",
+    "Compacting",
     "ComplexityAware",
     "ComplexitySearch",
     "Draw",
     "Estimator",
     "Method",
     "Pruned",
+    "ResRep",
+    "ResRepSearch",
     "Round",
     "Search",
     "State",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import UsageError
-from secateur.gates import Ablation, Damage
+from secateur.gates import Ablation, Compactors, Damage
 from secateur.structure import Decision, Live, Structure
 
 State = dict[str, Tensor | float]
@@ -130,6 +131,31 @@ class Ablating(Protocol):
         Args:
             ablation: What was asked.
             damage: What was measured, the same on all processes.
+        """
+        ...
+
+
+@runtime_checkable
+class Compacting(Protocol):
+    """What a search also has if it trains compactors.
+
+    `equip` comes once, before anything else. With every update of the optimizer, after it and
+    before `decide`, comes `train_compactors`.
+    """
+
+    def equip(self, compactors: Compactors) -> None:
+        """Take over the compactors of the model.
+
+        Args:
+            compactors: All of them, each the identity.
+        """
+        ...
+
+    def train_compactors(self, rates: Mapping[int, float]) -> None:
+        """Update every compactor by its gradient.
+
+        Args:
+            rates: Family to the learning rate of what reads it.
         """
         ...
 

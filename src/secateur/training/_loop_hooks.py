@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur.gates import DamageMeter, Gates
-from secateur.methods import Ablating, Search
+from secateur.gates import Compactors, DamageMeter, Gates
+from secateur.methods import Ablating, Compacting, Search
 from secateur.structure import tensors_in
 from secateur.training._damage_gauge import all_reduced, look
 from secateur.training._hooks import Hooks
@@ -35,6 +35,7 @@ class LoopHooks:
         optimizer: The optimizer of the training.
         gates: The model's gates.
         meter: Measures damage at consumers, for a search that asks for it.
+        compactors: The model's compactors, for a search that trains them.
         search: Draws gates and takes in what is measured.
         after_update: Called after each update with whether the search has observed the step.
         on_failure: Called once, with the reason, if losses cannot be measured on the side.
@@ -46,7 +47,7 @@ class LoopHooks:
         side_samples: Samples that went through the model, without gradients, to measure losses.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what a session shares with its hooks)
         self,
         model: nn.Module,
         wrapper: nn.Module,
@@ -55,11 +56,13 @@ class LoopHooks:
         search: Search,
         *,
         meter: DamageMeter | None = None,
+        compactors: Compactors | None = None,
         after_update: Callable[[bool], None],
         on_failure: Callable[[str], None],
     ) -> None:
         self.gates = gates
         self.meter = meter
+        self._compactors = compactors
         self.can_measure = True
         self.side_samples = 0
         self._work = SideWork()
@@ -186,7 +189,7 @@ class LoopHooks:
             return (args[0], self._around_closure(args[1]), *args[2:]), kwargs
         if callable(kwargs.get("closure")):
             return args, {**kwargs, "closure": self._around_closure(kwargs["closure"])}
-        self._read()
+        self._prepare()
         return None
 
     def _around_closure(self, closure: Callable[[], Any]) -> Callable[[], Any]:
@@ -195,10 +198,17 @@ class LoopHooks:
         def read_after() -> Any:
             result = closure()
             self._tape.leave()
-            self._read()
+            self._prepare()
             return result
 
         return read_after
+
+    def _prepare(self) -> None:
+        """Read what the gradients say, then let the optimizer see the kernels of compactors."""
+        self._read()
+        if self._compactors is not None and not self._skipped:
+            scale = getattr(self._optimizer, "grad_scale", None)
+            self._compactors.take_off_(1.0 if scale is None else scale)
 
     def _read(self) -> None:
         """Open the gates, and let the search observe what the gradients say about them."""
@@ -228,6 +238,9 @@ class LoopHooks:
 
     def _after_optimizer_step(self, *_: object) -> None:
         if not self._skipped:
+            if self._compactors is not None and isinstance(self._search, Compacting):
+                self._search.train_compactors(self._compactors.rates(self._optimizer))
+                self._compactors.put_on_()
             self.gates.open_()
             self._window = None
             self._after_update(self._observed)

@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateur.errors import UsageError
-from secateur.gates import DamageMeter, Gates
-from secateur.methods import Ablating, Method, Search
+from secateur.gates import Compactors, DamageMeter, Gates
+from secateur.methods import Ablating, Compacting, Method, Search
 from secateur.structure import Decision, Live, Structure
 from secateur.surgery import cut_
 from secateur.training._loop_hooks import LoopHooks
@@ -104,6 +104,7 @@ class Session:
             Gates(model, structure, self.live),
             self.search,
             meter=self._meter(),
+            compactors=self._compactors(),
             after_update=self._after_update,
             on_failure=self._cannot_measure,
         )
@@ -262,6 +263,13 @@ class Session:
         if not isinstance(self.search, Ablating):
             return None
         return DamageMeter(self._model, self.structure, self.live)
+
+    def _compactors(self) -> Compactors | None:
+        if not isinstance(self.search, Compacting):
+            return None
+        compactors = Compactors(self._model, self.structure)
+        self.search.equip(compactors)
+        return compactors
 
     # Events
 

@@ -113,7 +113,8 @@ def test_a_whole_number_serves_as_a_number(file):
         ),
         (
             "search.method=afop",
-            "search.method is 'afop' in FILE; allowed is one of 'complexity-aware', 'aofp'.",
+            "search.method is 'afop' in FILE; allowed is one of 'complexity-aware', "
+            "'aofp', 'resrep'.",
         ),
         (
             'search={method = "aofp", price = 1}',

@@ -8,6 +8,7 @@ from secateur.compare.recipes._job import Job, Made, OnRun, Recipe
 from secateur.compare.recipes._narrowed import NarrowedRecipe, factor_for
 from secateur.compare.recipes._prune import PruneRecipe
 from secateur.compare.recipes._registry import CONTROLS, AnyRecipe
+from secateur.compare.recipes._resrep import ResRepRecipe
 from secateur.compare.recipes._schedule import FineTuneConfig, Schedules, schedules
 from secateur.compare.recipes._search import SearchRecipe
 
@@ -26,6 +27,7 @@ __all__ = [
     "OnRun",
     "PruneRecipe",
     "Recipe",
+    "ResRepRecipe",
     "Schedules",
     "SearchRecipe",
     "factor_for",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from secateur.compare.recipes._bill import Bill
 from secateur.compare.recipes._job import Job, Made
+from secateur.compare.recipes._train_on import train_then_narrow
 from secateur.training import trainer
 
 
@@ -30,13 +30,5 @@ class AOFPRecipe(trainer.AOFPSettings):
         Returns:
             The network and the bill of both.
         """
-        before = job.pretrain()
-        search = trainer.AOFPConfig(target_macs=job.target, **self.model_dump(exclude={"recipe"}))
-        weights = str(before.outcome.run.resolve())
-        changes = {
-            "model": job.base.model.model_copy(update={"weights": weights}),
-            "training": job.schedules.fine_tuning,
-            "search": search,
-        }
-        after = job.train("fine-tuning", job.base.model_copy(update=changes))
-        return Made(outcome=after.outcome, bill=Bill((*before.bill.items, *after.bill.items)))
+        settings = self.model_dump(exclude={"recipe"})
+        return train_then_narrow(job, trainer.AOFPConfig(target_macs=job.target, **settings))

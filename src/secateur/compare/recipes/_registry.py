@@ -8,10 +8,11 @@ from secateur.compare.recipes._aofp import AOFPRecipe
 from secateur.compare.recipes._dense import DenseRecipe
 from secateur.compare.recipes._narrowed import NarrowedRecipe
 from secateur.compare.recipes._prune import PruneRecipe
+from secateur.compare.recipes._resrep import ResRepRecipe
 from secateur.compare.recipes._search import SearchRecipe
 
 AnyRecipe = Annotated[
-    DenseRecipe | NarrowedRecipe | SearchRecipe | PruneRecipe | AOFPRecipe,
+    DenseRecipe | NarrowedRecipe | SearchRecipe | PruneRecipe | AOFPRecipe | ResRepRecipe,
     Field(discriminator="recipe"),
 ]
 """Any of them; in a config the setting ``recipe`` says which."""

@@ -203,13 +203,47 @@ class AOFPConfig(AOFPSettings):
     target_macs: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
+class ResRepSettings(Section):
+    """How ResRep works, apart from its goal; see `secateur.ResRep`.
+
+    Attributes:
+        method: The method that decides what goes.
+        penalty: Fall of a row's norm in a step, divided by the learning rate.
+        momentum: Momentum of the compactors.
+        warmup: Steps before rows are chosen.
+        interval: Steps from one choice to the next.
+        min_units: Units that every family keeps.
+        settle_at: Share of the run after which the structure is final.
+    """
+
+    method: Literal["resrep"]
+    penalty: NotNegative | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    warmup: Annotated[int, Field(ge=0)] | None = None
+    interval: Count | None = None
+    min_units: Count | None = None
+    settle_at: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class ResRepConfig(ResRepSettings):
+    """The section ``[search]``: structure discovery by compactors that forget.
+
+    Attributes:
+        target_macs: Share of the MACs to end at.
+    """
+
+    target_macs: Annotated[float, Field(gt=0, lt=1)]
+
+
 def _method(search: object) -> str:
     name = search.get("method") if isinstance(search, dict) else getattr(search, "method", None)
     return name if isinstance(name, str) else "complexity-aware"
 
 
 AnySearchConfig = Annotated[
-    Annotated[SearchConfig, Tag("complexity-aware")] | Annotated[AOFPConfig, Tag("aofp")],
+    Annotated[SearchConfig, Tag("complexity-aware")]
+    | Annotated[AOFPConfig, Tag("aofp")]
+    | Annotated[ResRepConfig, Tag("resrep")],
     Discriminator(_method),
 ]
 """The section ``[search]``; its setting ``method`` says which."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from secateur.methods import AOFP, ComplexityAware, Method
+from secateur.methods import AOFP, ComplexityAware, Method, ResRep
 from secateur.training import Session, attach
-from secateur.training.trainer._config import AnySearchConfig, Config, SearchConfig
+from secateur.training.trainer._config import AnySearchConfig, AOFPConfig, Config, ResRepConfig
 from secateur.training.trainer._parts import Parts
 
 
@@ -59,8 +59,10 @@ def build_method(settings: AnySearchConfig) -> Method:
         UsageError: Settings do not go together.
     """
     options = settings.model_dump(exclude_none=True, exclude={"method"})
-    if not isinstance(settings, SearchConfig):
+    if isinstance(settings, AOFPConfig):
         return AOFP(**options)
+    if isinstance(settings, ResRepConfig):
+        return ResRep(**options)
     if settings.reference is not None:
         options["reference"] = tuple(settings.reference)
     return ComplexityAware(**options)
