@@ -214,6 +214,63 @@ def test_weights_that_were_loaded_before_the_first_step_are_the_kernels():
         assert torch.equal(mine, theirs)
 
 
+def test_an_update_that_was_interrupted_leaves_no_kernel_bare():
+    model = net()
+    session, optimizer = begin(model, ResRep(target_macs=0.5), 100)
+    train(model, optimizer, 0, 60)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    handle = optimizer.register_step_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, optimizer, 60, 61)
+    handle.remove()
+    assert not torch.equal(model[3].weight, before[3])
+    model.eval()(IMAGES[:1])
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+    train(model.train(), optimizer, 61, 80)
+    assert session.settled
+
+
+def test_a_step_without_a_forward_neither_trains_compactors_nor_ends_the_search():
+    model = net()
+    session, optimizer = begin(model, ResRep(target_macs=0.5), 100)
+    train(model, optimizer, 0, 10)
+    matrix = session.search._compactors.matrices[0]
+    before = matrix.clone()
+    optimizer.zero_grad()
+    with pytest.warns(UserWarning, match="without a training forward"):
+        optimizer.step()
+    assert torch.equal(matrix, before)
+    train(model, optimizer, 10, 80)
+    assert session.settled
+    assert session.macs_share <= 0.5
+
+
+def test_a_closure_that_is_evaluated_once_a_step_makes_no_difference():
+    def trained(closures: bool) -> nn.Module:
+        model = net()
+        _, optimizer = begin(model, ResRep(target_macs=0.5), 100)
+        for _ in range(80):
+
+            def closure(model=model, optimizer=optimizer) -> Tensor:
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(IMAGES[:16]), LABELS[:16])
+                loss.backward()
+                return loss
+
+            if closures:
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
+        return model
+
+    assert_same(weights_of(trained(True)), weights_of(trained(False)))
+
+
 def test_an_optimizer_that_evaluates_several_times_a_step_is_refused():
     model = net()
     optimizer = torch.optim.LBFGS(model.parameters())

@@ -139,8 +139,8 @@ class Ablating(Protocol):
 class Compacting(Protocol):
     """What a search also has if it trains compactors.
 
-    `equip` comes once, before anything else. With every update of the optimizer, after it and
-    before `decide`, comes `train_compactors`.
+    `equip` comes once, before anything else. With every update of the optimizer that was observed,
+    after it and before `decide`, comes `train_compactors`.
     """
 
     def equip(self, compactors: Compactors) -> None:

@@ -76,6 +76,7 @@ class LoopHooks:
         self._window: Window | None = None
         self._muted = False
         self._in_update = False
+        self._in_closure = False
         self._reclose = False
         self._observed = False
         self._skipped = False
@@ -102,6 +103,7 @@ class LoopHooks:
     def end(self) -> None:
         """Open the gates, and let every hook do nothing; they go as soon as they can."""
         self._tape.leave()
+        self._mend()
         self.gates.open_()
         self._window = None
         if self._in_update:
@@ -131,6 +133,7 @@ class LoopHooks:
     ) -> None:
         if self._muted:
             return
+        self._mend()
         self._tape.pause()
         self._reclose = False
         if not (module.training and torch.is_grad_enabled()):
@@ -183,6 +186,7 @@ class LoopHooks:
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         self._tape.leave()
+        self._mend()
         self._in_update = True
         self._observed, self._skipped = False, False
         if len(args) > 1 and callable(args[1]):
@@ -196,7 +200,11 @@ class LoopHooks:
         """Read the gates after the closure: forward and backward run inside it."""
 
         def read_after() -> Any:
-            result = closure()
+            self._in_closure = True
+            try:
+                result = closure()
+            finally:
+                self._in_closure = False
             self._tape.leave()
             self._prepare()
             return result
@@ -209,6 +217,11 @@ class LoopHooks:
         if self._compactors is not None and not self._skipped:
             scale = getattr(self._optimizer, "grad_scale", None)
             self._compactors.take_off_(1.0 if scale is None else scale)
+
+    def _mend(self) -> None:
+        """Fold the compactors in again if an update was interrupted halfway."""
+        if self._compactors is not None and not self._in_closure:
+            self._compactors.put_on_()
 
     def _read(self) -> None:
         """Open the gates, and let the search observe what the gradients say about them."""
@@ -239,7 +252,8 @@ class LoopHooks:
     def _after_optimizer_step(self, *_: object) -> None:
         if not self._skipped:
             if self._compactors is not None and isinstance(self._search, Compacting):
-                self._search.train_compactors(self._compactors.rates(self._optimizer))
+                if self._observed:
+                    self._search.train_compactors(self._compactors.rates(self._optimizer))
                 self._compactors.put_on_()
             self.gates.open_()
             self._window = None

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from secateur.errors import StorageError
-from secateur.training.trainer import InterruptedRunError, create_run, train
+from secateur.training.trainer import InterruptedRunError, ResRepConfig, create_run, train
 from secateur.training.trainer._checkpoint import read_checkpoint
 from tests.training.trainer.tiny_runs import (
     events,
@@ -25,6 +25,7 @@ from tests.training.trainer.tiny_runs import (
 VARIANTS = {
     "long": {"epochs": 15},  # long enough to be met in the middle from outside
     "search": {},
+    "resrep": {"search": ResRepConfig(method="resrep", target_macs=0.6)},
     "dense, AdamW": {"search": None, "optimizer": "adamw", "lr": 0.003},
     "search, AdamW, channels last, half precision": {
         "optimizer": "adamw",
