@@ -269,3 +269,19 @@ def test_the_width_with_the_nearest_macs_is_found():
     for target in (1, 37, 80, 81, 150, 197, 198):
         best = min(abs(macs(step / 1024) - target) for step in range(1, 1025))
         assert abs(macs(factor_for(macs, target)) - target) == best
+
+
+def test_methods_that_narrow_while_training_goes_on_begin_with_the_same_trained_network(
+    tmp_path, trainings
+):
+    methods = {name: {"recipe": name, "warmup": 0} for name in ("aofp", "resrep")}
+    training = {"epochs": 12, "batch_size": 64, "device": "cpu", "warmup_epochs": 0.5}
+    cells = _cells(tiny_config(methods=methods, training=training))
+    for name in methods:
+        (cell,) = [cell for cell in cells if cell.method == name]
+        result = _work_out(cell, tmp_path)
+        assert [item.what for item in result.bill] == ["pre-training", "fine-tuning"]
+        assert result.macs < result.dense_macs
+        if name == "resrep":
+            assert 0.4 < result.macs / result.dense_macs <= 0.5
+    assert len([run for run in trainings if "pretrained" in run]) == 1
