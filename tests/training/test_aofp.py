@@ -338,9 +338,10 @@ def test_all_processes_take_the_sum_of_what_they_measured(monkeypatch):
 
 @pytest.mark.slow
 def test_two_processes_with_different_batches_remove_the_same_units_at_the_same_steps(tmp_path):
-    program = [sys.executable, "-m", "tests.training.aofp_process"]
+    program = [sys.executable, "-m", "tests.training.method_process"]
     processes = [
-        subprocess.Popen([*program, str(rank), str(tmp_path)], cwd=ROOT) for rank in range(2)
+        subprocess.Popen([*program, str(rank), str(tmp_path), "aofp"], cwd=ROOT)
+        for rank in range(2)
     ]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))

@@ -1,6 +1,9 @@
 """ResRep attached to real trainings of tiny networks."""
 
 import copy
+import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ import secateur
 from secateur.errors import UsageError
 from secateur.methods import ResRep
 from secateur.training import Session, attach
+from tests.clean_room import ROOT
 from tests.methods.planted import half_squares, perceptron
 from tests.training.scripted import assert_same, weights_of
 
@@ -269,6 +273,21 @@ def test_a_closure_that_is_evaluated_once_a_step_makes_no_difference():
         return model
 
     assert_same(weights_of(trained(True)), weights_of(trained(False)))
+
+
+@pytest.mark.slow
+def test_two_processes_with_different_batches_forget_the_same_units(tmp_path):
+    program = [sys.executable, "-m", "tests.training.method_process"]
+    processes = [
+        subprocess.Popen([*program, str(rank), str(tmp_path), "resrep"], cwd=ROOT)
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert one["own"] != two["own"]
+    assert len(one["events"]) == 1
+    assert one["events"] == two["events"]
+    assert one["weights"] == two["weights"]
 
 
 def test_an_optimizer_that_evaluates_several_times_a_step_is_refused():

@@ -1,4 +1,4 @@
-"""One of two processes that train together; run by `test_aofp`."""
+"""One of two processes that train together; run by `test_aofp` and `test_resrep`."""
 
 import json
 import pathlib
@@ -8,11 +8,16 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional as F
 
-from secateur.methods import AOFP
+from secateur.methods import AOFP, ResRep
 from secateur.training import attach
 
+METHODS = {
+    "aofp": AOFP(tolerance=0.3, steps_per_half=3, warmup=2),
+    "resrep": ResRep(target_macs=0.5),
+}
 
-def main(rank: int, folder: str) -> None:
+
+def main(rank: int, folder: str, method: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
@@ -26,7 +31,7 @@ def main(rank: int, folder: str) -> None:
         model,
         optimizer,
         torch.zeros(1, 3, 6, 6),
-        method=AOFP(tolerance=0.3, steps_per_half=3, warmup=2),
+        method=METHODS[method],
         total_steps=80,
     )
     # Batches of their own, and not of the same size.
@@ -51,4 +56,4 @@ def main(rank: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
