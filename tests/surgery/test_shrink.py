@@ -63,6 +63,21 @@ def test_channels_last_stays_channels_last(kernel):
     assert result.stride() == result.to(memory_format=torch.channels_last).stride()
 
 
+@pytest.mark.parametrize("shape", [(7, 6), (7, 6, 3), (7, 5, 2, 2)])
+@pytest.mark.parametrize("block", [1, 20, 64, 10**6])
+def test_large_tensors_are_picked_from_in_blocks_of_rows(shape, block, monkeypatch):
+    monkeypatch.setattr("secateur.surgery._shrink._BLOCK", block)
+    weight = torch.randn(shape)
+    axes = {1: positions(0, 2, 4), 0: positions(0, 1, 3, 4, 6)}
+    expected = weight[[0, 1, 3, 4, 6]][:, [0, 2, 4]]
+    assert torch.equal(selected(weight, axes), expected)
+    if weight.dim() == 4:
+        weight = weight.to(memory_format=torch.channels_last)
+        result = selected(weight, axes)
+        assert torch.equal(result, expected)
+        assert result.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_contiguous_stays_contiguous():
     assert selected(torch.randn(8, 6, 1, 1), {1: positions(1, 2)}).stride() == (2, 1, 1, 1)
     assert selected(torch.randn(8, 6), {1: positions(1, 2)}).is_contiguous()

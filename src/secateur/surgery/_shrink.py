@@ -13,6 +13,9 @@ from secateur.surgery._journal import Journal
 Axes = Mapping[int, Tensor]
 """Axis to the positions that stay, ascending, int64."""
 
+_BLOCK = 1 << 20
+"""Elements that are picked from at a time in large tensors: they stay in the processor's cache."""
+
 
 def shrink_(tensor: Tensor, axes: Axes, journal: Journal) -> None:
     """Keep some positions of a parameter or buffer, and of its gradient.
@@ -40,12 +43,30 @@ def selected(tensor: Tensor, axes: Axes) -> Tensor:
     Returns:
         A new tensor that shares no memory with ``tensor``.
     """
-    result = tensor.detach()
-    for axis in sorted(axes):  # rows first: they are copied whole, and leave less to pick from
-        result = result.index_select(axis, axes[axis].to(result.device))
+    # Rows first: they are copied whole, and leave less to pick from.
+    ordered = {axis: axes[axis].to(tensor.device) for axis in sorted(axes)}
     if tensor.layout != torch.strided:
-        return result
-    return _laid_out_like(tensor, result)
+        return _picked(tensor.detach(), ordered)
+    if len(axes) > 1 and 0 in axes and tensor.numel() > _BLOCK:
+        return _laid_out_like(tensor, _picked_in_blocks(tensor.detach(), ordered))
+    return _laid_out_like(tensor, _picked(tensor.detach(), ordered))
+
+
+def _picked(tensor: Tensor, axes: Axes) -> Tensor:
+    for axis, kept in axes.items():
+        tensor = tensor.index_select(axis, kept)
+    return tensor
+
+
+def _picked_in_blocks(tensor: Tensor, axes: Axes) -> Tensor:
+    """Pick from a large tensor without another one in between, which takes most of the time."""
+    shape = [len(axes[a]) if a in axes else n for a, n in enumerate(tensor.shape)]
+    result = tensor.new_empty(shape)
+    others = {axis: kept for axis, kept in axes.items() if axis}
+    num_rows = max(1, _BLOCK // max(1, tensor[0].numel()))
+    for block, rows in zip(result.split(num_rows), axes[0].split(num_rows), strict=True):
+        block.copy_(_picked(tensor.index_select(0, rows), others))
+    return result
 
 
 def _assign_(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
