@@ -30,6 +30,15 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("house")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Each worker collects the tests on its own, and a set prints in another order in each.
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        sets = [value for value in parameters.values() if isinstance(value, set) and len(value) > 1]
+        if any(str(value) in item.name for value in sets):
+            raise pytest.UsageError(f"{item.nodeid} is named after a set: give a list instead.")
+
+
 @pytest.fixture
 def regen(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are to be rewritten instead of compared."""
