@@ -1,12 +1,13 @@
 """Torch-Pruning on the same models: construction and one step, by its defaults.
 
-Our own trace and removal of as many units is timed in the same process right before, on a copy of
-the same float32 model, after both have worked on a small network once: first calls load code.
+Our own trace and removal of as many units takes turns with it in the same process, each on a fresh
+copy of the same float32 model; a first turn, which loads code, does not count.
 """
 
 from __future__ import annotations
 
 import copy
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +22,11 @@ import secateur
 from secateur.structure import Decision
 from secateur.surgery import cut_
 
+COUNTED = 3
+
 
 def measure_peer(build: Callable[[], tuple[nn.Module, Any]], record: Record) -> None:
-    """Fill a record with seconds, and whether the smaller model runs.
+    """Fill a record with the median seconds of both, and whether the smaller model runs.
 
     Args:
         build: Makes the model and its example inputs.
@@ -34,25 +37,18 @@ def measure_peer(build: Callable[[], tuple[nn.Module, Any]], record: Record) -> 
     model.eval()
     shapes = _shapes(model, example)
     before = sum(parameter.numel() for parameter in model.parameters())
-    _warm_up()
-    record.stage = "our own"
-    record.values["own_seconds"] = _own_seconds(copy.deepcopy(model), example)
-    record.stage = "construct"
-    start = time.process_time()
-    pruner = torch_pruning.pruner.BasePruner(
-        model,
-        example,
-        importance=torch_pruning.importance.RandomImportance(),
-        pruning_ratio=SHARE,
-        ignored_layers=output_layers(model),
-    )
-    record.stage = "step"
-    pruner.step()
-    record.values["seconds"] = time.process_time() - start
+    own, peer = [], []
+    for _ in range(1 + COUNTED):
+        record.stage = "our own"
+        own.append(_own_seconds(copy.deepcopy(model), example))
+        smaller = copy.deepcopy(model)
+        peer.append(_peer_seconds(smaller, example, record))
+    record.values["own_seconds"] = statistics.median(own[1:])
+    record.values["seconds"] = statistics.median(peer[1:])
     record.stage = "run smaller"
-    after = sum(parameter.numel() for parameter in model.parameters())
+    after = sum(parameter.numel() for parameter in smaller.parameters())
     record.values["params_left"] = after / before
-    found = _shapes(model, example)
+    found = _shapes(smaller, example)
     if found != shapes:
         raise AssertionError(f"shapes {found} instead of {shapes}")
     record.stage = "done"
@@ -73,17 +69,20 @@ def _own_seconds(model: nn.Module, example: Any) -> float:
     return time.process_time() - start
 
 
-def _warm_up() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
-    images = torch.zeros(1, 3, 8, 8)
-    _own_seconds(copy.deepcopy(network), images)
-    torch_pruning.pruner.BasePruner(
-        network,
-        images,
+def _peer_seconds(model: nn.Module, example: Any, record: Record) -> float:
+    """Return the processor time of Torch-Pruning's construction and step."""
+    record.stage = "construct"
+    start = time.process_time()
+    pruner = torch_pruning.pruner.BasePruner(
+        model,
+        example,
         importance=torch_pruning.importance.RandomImportance(),
         pruning_ratio=SHARE,
-        ignored_layers=[network[-1]],
-    ).step()
+        ignored_layers=output_layers(model),
+    )
+    record.stage = "step"
+    pruner.step()
+    return time.process_time() - start
 
 
 def output_layers(model: nn.Module) -> list[nn.Module]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import gc
 import json
 import multiprocessing
 import resource
@@ -89,7 +88,6 @@ def read(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
 def run_all(waiting: list[tuple[Entry, str]], options: argparse.Namespace) -> None:
     """Run models in processes of their own, a few at a time, and append what comes back."""
     context = multiprocessing.get_context("fork")
-    gc.freeze()
     running: dict[Connection, tuple[BaseProcess, Entry, str, float]] = {}
     queue = list(reversed(waiting))
     while queue or running:
