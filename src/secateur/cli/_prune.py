@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from secateur.cli._screen import error_screen, screen
 from secateur.data import Batches, Dataset
@@ -57,8 +55,8 @@ def prune(
             score=score,
             target_macs=target_macs,
             target_params=target_params,
-            data=_sample(dataset, config, batches, device),
-            loss=_loss,
+            data=trainer.training_sample(dataset, config.training, batches, device),
+            loss=trainer.batch_loss,
             rounds=rounds,
             seed=config.training.seed,
         )
@@ -73,29 +71,8 @@ def prune(
     )
 
 
-def _sample(
-    dataset: Dataset, config: trainer.Config, number: int, device: torch.device
-) -> list[tuple[Tensor, Tensor]]:
-    """Return some batches of training images, shuffled but not augmented."""
-    training = config.training
-    every = Batches(
-        dataset,
-        "train",
-        min(training.batch_size, len(dataset.train)),
-        generator=torch.Generator().manual_seed(training.seed),
-        drop_last=True,
-        device=device,
-    )
-    return list(itertools.islice(every, number))
-
-
 def _accuracy(
     network: nn.Module, dataset: Dataset, config: trainer.Config, device: torch.device
 ) -> float:
     batches = Batches(dataset, "validation", config.training.batch_size, device=device)
     return trainer.evaluate(network, batches).accuracy
-
-
-def _loss(model: nn.Module, batch: Any) -> Tensor:
-    images, labels = batch
-    return F.cross_entropy(model(images), labels)

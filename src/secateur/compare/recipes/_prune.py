@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator
-from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.compare.recipes._bill import Bill, Item
 from secateur.compare.recipes._job import Job, Made
-from secateur.data import Batches
 from secateur.methods import prune
 from secateur.methods.scores import score_named
 from secateur.report.kit import write_beside
@@ -76,7 +72,7 @@ class PruneRecipe(trainer.Section):
             network, images = trainer.load_network(run)
             network = trainer.place(network, training)
             device = next(network.parameters()).device
-            batches = self._batches(job, device)
+            batches = trainer.training_sample(job.ground.dataset, training, self.batches, device)
             begun = time.perf_counter()
             with FlopCounterMode(display=False) as counter:
                 prune(
@@ -85,7 +81,7 @@ class PruneRecipe(trainer.Section):
                     score=self.score,
                     target_macs=job.target,
                     data=batches,
-                    loss=_loss,
+                    loss=trainer.batch_loss,
                     rounds=self.rounds,
                     seed=training.seed,
                 )
@@ -93,20 +89,3 @@ class PruneRecipe(trainer.Section):
         save(network, folder)
         macs = counter.get_total_flops() / 2
         write_beside(folder / BILL, json.dumps({"macs": macs, "seconds": seconds}))
-
-    def _batches(self, job: Job, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-        dataset, training = job.ground.dataset, job.base.training
-        batches = Batches(
-            dataset,
-            "train",
-            min(training.batch_size, len(dataset.train)),
-            generator=torch.Generator().manual_seed(training.seed),
-            drop_last=True,
-            device=device,
-        )
-        return list(itertools.islice(batches, self.batches))
-
-
-def _loss(model: nn.Module, batch: Any) -> Tensor:
-    images, labels = batch
-    return F.cross_entropy(model(images), labels)

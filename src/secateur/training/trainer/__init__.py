@@ -34,6 +34,7 @@ from secateur.training.trainer._parts import (
 )
 from secateur.training.trainer._progress import OnProgress, Progress
 from secateur.training.trainer._run_folder import create_run, is_finished, open_run
+from secateur.training.trainer._sample import batch_loss, training_sample
 from secateur.training.trainer._settings_file import check_settings, read_table, write_settings
 from secateur.training.trainer._threads import own_threads
 from secateur.training.trainer._train import train
@@ -58,6 +59,7 @@ __all__ = [
     "SearchSettings",
     "Section",
     "TrainingConfig",
+    "batch_loss",
     "build_method",
     "build_network",
     "build_parts",
@@ -79,6 +81,7 @@ __all__ = [
     "read_outcome",
     "read_table",
     "train",
+    "training_sample",
     "write_config",
     "write_settings",
 ]
