@@ -7,29 +7,30 @@ differs: fixed budget, accuracy on the validation split, loss plateau, informati
 flow, accuracy or flow, one check always, and a random stop that spends what the flow run spent.
 Within a level the learning rate is constant; the last level runs its whole budget and anneals.
 Accuracy is that of the last epoch of the last level on the test split, which nothing has seen.
+Rows of a seed that have stopped alike so far share their training: an epoch is trained once, and
+its seconds count in every row that has it. On a processor, seconds are those that it worked for us.
 
 `digits` (8 x 8 pixels, embedded) is the default. `cifar` trains ResNet-20 on CIFAR-10 as JPEG, at
-16 x 16 pixels, if the file is there. Seconds mean something on a quiet machine only.
+16 x 16 pixels, if the file is there; tables are printed, and the file is written, after every seed.
 """
 
 import argparse
 import dataclasses
 import json
-import math
 import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from _infcop_job import Epochs, Job, Preset, Timed, Trained
 from _machine import describe
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
-from torch import nn
 
 import secateur
-from secateur import data, models
+from secateur import data
 from secateur.methods.flows import GradientFlow, InformationFlow
 from secateur.methods.mask_rules import MASK_RULES, SAP, MaskRule, mask_rule_named
 from secateur.methods.stoppers import (
@@ -41,7 +42,7 @@ from secateur.methods.stoppers import (
     RandomStop,
     Stopper,
 )
-from secateur.training.iteration import Chunk, IterationReport
+from secateur.training.iteration import IterationReport
 
 CIFAR = Path(__file__).parents[2] / "shared" / "data" / "cifar10-jpeg.npz"
 RULES: dict[str, Callable[[], MaskRule]] = {"sap-0.5-1": lambda: SAP(p=0.5, q=1)} | {
@@ -49,89 +50,10 @@ RULES: dict[str, Callable[[], MaskRule]] = {"sap-0.5-1": lambda: SAP(p=0.5, q=1)
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """A job: network, pixels, schedule, images of the probe, and eps of the information flow."""
-
-    model: str
-    size: int
-    batch_size: int
-    rate: float
-    levels: int
-    max_chunks: int
-    warm_up: int
-    probe: int
-    eps: float
-
-
 PRESETS = {
     "digits": Preset("digits-resnet", 8, 64, 0.05, 6, 8, 2, 128, 0.02),
     "cifar": Preset("resnet20", 16, 128, 0.05, 6, 8, 2, 1024, 0.05),
 }
-
-
-class Job:
-    """One network with its data; every row of a seed starts from the same one."""
-
-    def __init__(self, preset: Preset, dataset: data.Dataset, seed: int, device: str) -> None:
-        torch.manual_seed(seed)
-        self.preset = preset
-        self.net = models.build(
-            preset.model, dataset.num_classes, dataset.in_channels, dataset.image_size
-        ).to(device)
-        self.optimizer = torch.optim.SGD(
-            self.net.parameters(), lr=preset.rate, momentum=0.9, weight_decay=5e-4
-        )
-        self.generator = torch.Generator()
-        self.seed = seed
-        self.train_batches = data.Batches(
-            dataset, "train", preset.batch_size, augment=dataset.augment, generator=self.generator,
-            drop_last=True, device=device,
-        )  # fmt: skip
-        self.validation = data.Batches(dataset, "validation", 1024, device=device)
-        self.test = data.Batches(dataset, "test", 1024, device=device)
-        images, labels = next(iter(data.Batches(dataset, "train", preset.probe, device=device)))
-        self.probe = [(images, labels)]
-        self.masks = secateur.masks.Masks(self.net, self.optimizer)
-
-    def train(self, chunk: Chunk) -> None:
-        """One epoch, in an order that follows from its number."""
-        last = chunk.level == self.preset.levels - 1
-        done = chunk.number / chunk.budget
-        factor = 0.5 * (1 + math.cos(math.pi * done)) if last else 1.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.preset.rate * factor
-        self.generator.manual_seed(10_000 * self.seed + 100 * chunk.level + chunk.number)
-        self.net.train()
-        for images, labels in self.train_batches:
-            self.optimizer.zero_grad()
-            self.loss(self.net, (images, labels)).backward()
-            self.optimizer.step()
-
-    @staticmethod
-    def loss(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Cross-entropy."""
-        return nn.functional.cross_entropy(model(batch[0]), batch[1])
-
-    @torch.no_grad()
-    def mean(self, batches: data.Batches, of: Callable) -> float:
-        """Average over a split, in evaluation mode."""
-        self.net.eval()
-        total, count = 0.0, 0
-        for images, labels in batches:
-            total += float(of(self.net(images), labels))
-            count += len(labels)
-        return total / count
-
-    def accuracy(self, batches: data.Batches) -> float:
-        """Share of a split that is classified right."""
-        return self.mean(batches, lambda output, labels: (output.argmax(1) == labels).sum())
-
-    def validation_loss(self) -> float:
-        """Cross-entropy on the validation split."""
-        return self.mean(
-            self.validation, lambda o, y: nn.functional.cross_entropy(o, y, reduction="sum")
-        )
 
 
 def stoppers(eps: float, gradient_eps: float) -> dict[str, Callable[[Job, list[int]], Stopper]]:
@@ -162,15 +84,14 @@ def stoppers(eps: float, gradient_eps: float) -> dict[str, Callable[[Job, list[i
 
 @dataclasses.dataclass
 class Result:
-    """One run: its report, and test accuracy at the end of every level."""
+    """One run: its report, and test accuracy at the end."""
 
     report: IterationReport
-    test: list[float]
+    test: float
 
 
 def run(job: Job, rule: MaskRule, stopper: Stopper) -> Result:
-    """Run all levels."""
-    test: list[float] = []
+    """Run all levels; the report gets the seconds of epochs that another row has trained."""
     report = secateur.iterate(
         job.net,
         job.optimizer,
@@ -180,12 +101,20 @@ def run(job: Job, rule: MaskRule, stopper: Stopper) -> Result:
         last_chunks=job.preset.max_chunks,
         warm_up=job.preset.warm_up,
         rule=rule,
-        stopper=stopper,
+        stopper=Timed(stopper, job.clock),
         masks=job.masks,
-        on_level=lambda level: test.append(job.accuracy(job.test)),
         seed=job.seed,
     )
-    return Result(report, test)
+    levels = tuple(
+        dataclasses.replace(
+            level,
+            train_seconds=job.clock.train[level.number],
+            measure_seconds=job.clock.measure[level.number],
+        )
+        for level in report.levels
+    )
+    report = dataclasses.replace(report, levels=levels, warm_up_seconds=job.clock.train[-1])
+    return Result(report, job.accuracy(job.test))
 
 
 def run_all(
@@ -206,11 +135,12 @@ def run_all(
     return results
 
 
-def load(name: str, preset: Preset, path: Path) -> data.Dataset:
-    """Load the data of a preset."""
+def load(name: str, preset: Preset, path: Path, limit: int | None) -> data.Dataset:
+    """Load the data of a preset; with few training images there are few for validation, too."""
     if name == "digits":
-        return data.load("digits", size=preset.size)
-    return data.load("cifar10-jpeg", path, size=preset.size)
+        return data.load("digits", size=preset.size, limit=limit)
+    few = {} if limit is None else {"limit": limit, "validation": limit // 9}
+    return data.load("cifar10-jpeg", path, size=preset.size, **few)
 
 
 def main() -> None:
@@ -225,6 +155,7 @@ def main() -> None:
     parser.add_argument("--gradient-eps", type=float, default=0.5, help="relative, gradient flow")
     parser.add_argument("--levels", type=int)
     parser.add_argument("--max-chunks", type=int, help="epochs a level takes at most")
+    parser.add_argument("--limit", type=int, help="training images, the first ones")
     parser.add_argument("--probe", type=int, help="images that flows are measured on")
     parser.add_argument("--json", type=Path, help="write every level of every run here")
     options = parser.parse_args()
@@ -236,23 +167,24 @@ def main() -> None:
     preset = dataclasses.replace(PRESETS[options.data], **changes)
     if options.data == "cifar" and not options.path.exists():
         raise SystemExit(f"{options.path} is not there; give --path, or leave --data out.")
-    dataset = load(options.data, preset, options.path)
+    dataset = load(options.data, preset, options.path, options.limit)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = stoppers(preset.eps, options.gradient_eps)
     rows = {name: make for name, make in rows.items() if name in (options.row or rows)}
-    everything = {}
-    for rule in options.rule:
-        with Progress(transient=True) as bar:
-            task = bar.add_task(rule, total=options.seeds * len(rows))
-            seeds = [
-                run_all(partial(Job, preset, dataset, seed, device), rule, rows, bar, task)
-                for seed in range(options.seeds)
-            ]
-        results = {name: [runs[name] for runs in seeds] for name in rows}
-        show(rule, results, preset, options)
-        everything[rule] = {name: [as_json(r) for r in runs] for name, runs in results.items()}
-    if options.json:
-        options.json.write_text(json.dumps(everything, indent=1))
+    runs: dict[str, dict[str, list[Result]]] = {
+        rule: {name: [] for name in rows} for rule in options.rule
+    }
+    for seed in range(options.seeds):
+        trained: dict[tuple[str, Epochs], Trained] = {}
+        for rule in options.rule:
+            begin = partial(Job, preset, dataset, seed, device, trained, rule)
+            with Progress(transient=True) as bar:
+                task = bar.add_task(f"{rule}, seed {seed}", total=len(rows))
+                for name, result in run_all(begin, rule, rows, bar, task).items():
+                    runs[rule][name].append(result)
+            show(rule, runs[rule], preset, options)
+        if options.json:
+            options.json.write_text(json.dumps(as_json(runs), indent=1))
 
 
 def show(
@@ -265,7 +197,7 @@ def show(
     )  # fmt: skip
     for name, runs in results.items():
         reports = [result.report for result in runs]
-        accuracies = [100 * result.test[-1] for result in runs]
+        accuracies = [100 * result.test for result in runs]
         epochs = statistics.mean(r.epochs for r in reports)
         budget = reports[0].budget_epochs
         net = statistics.mean(1 - (r.epochs + r.measure_epochs) / budget for r in reports)
@@ -288,16 +220,22 @@ def show(
     console.print(
         f"{preset.model}, {preset.levels} levels of at most {preset.max_chunks} epochs after "
         f"{preset.warm_up} of warm-up, last level in full, flows on {preset.probe} images, eps "
-        f"{preset.eps} and {options.gradient_eps}, {options.seeds} seed(s); {describe()}"
+        f"{preset.eps} and {options.gradient_eps}, {len(runs)} seed(s); {describe()}"
     )
 
 
-def as_json(result: Result) -> list[dict[str, object]]:
-    """Every level of a run as plain numbers."""
-    return [
-        {**dataclasses.asdict(level), "test_accuracy": accuracy}
-        for level, accuracy in zip(result.report.levels, result.test, strict=True)
-    ]
+def as_json(runs: dict[str, dict[str, list[Result]]]) -> dict[str, object]:
+    """Every run as plain numbers: its accuracy and its levels."""
+    return {
+        rule: {
+            name: [
+                {"test": r.test, "levels": [dataclasses.asdict(level) for level in r.report.levels]}
+                for r in results
+            ]
+            for name, results in rows.items()
+        }
+        for rule, rows in runs.items()
+    }
 
 
 if __name__ == "__main__":
