@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import UsageError
-from secateur.methods.mask_rules._select import check_share, rounded_up, without_smallest
+from secateur.methods.mask_rules._select import check_share, without_share
 from secateur.methods.scores import Subject, WeightScore, weight_score_named
 
 
@@ -50,7 +50,5 @@ class ByScore:
                     f"{type(score).__name__} gave {found} for {name} of shape "
                     f"{list(mask.shape)}. A score of weights has to answer for every masked tensor."
                 )
-        left = sum(int(mask.sum()) for mask in kept.values())
-        count = min(rounded_up(self.share, left), left - 1)
         on_device = {name: saliency[name].to(mask.device) for name, mask in kept.items()}
-        return without_smallest(on_device, kept, count)
+        return without_share(on_device, kept, self.share)

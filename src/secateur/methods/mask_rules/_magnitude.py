@@ -13,7 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.methods.mask_rules._select import check_share, rounded_up, without_smallest
+from secateur.methods.mask_rules._select import (
+    check_share,
+    rounded_up,
+    without_share,
+    without_smallest,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +80,5 @@ class GlobalMagnitude:
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
         """Choose the masks of the next level; see `MaskRule`."""
-        left = sum(int(mask.sum()) for mask in kept.values())
-        count = min(rounded_up(self.share, left), left - 1)
         magnitudes = {name: weights[name].abs() for name in kept}
-        return without_smallest(magnitudes, kept, count)
+        return without_share(magnitudes, kept, self.share)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.methods.mask_rules._select import check_share, rounded_up, without_smallest
+from secateur.methods.mask_rules._select import check_share, without_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +31,8 @@ class RandomWeights:
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
         """Choose the masks of the next level; see `MaskRule`."""
-        left = sum(int(mask.sum()) for mask in kept.values())
-        count = min(rounded_up(self.share, left), left - 1)
         drawn = {
             name: torch.rand(mask.shape, generator=generator, dtype=torch.float64).to(mask.device)
             for name, mask in kept.items()
         }
-        return without_smallest(drawn, kept, count)
+        return without_share(drawn, kept, self.share)

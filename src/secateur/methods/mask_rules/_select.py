@@ -37,6 +37,26 @@ def surviving(values: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Tenso
     return pooled
 
 
+def without_share(
+    saliency: Mapping[str, Tensor], kept: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """Mask ``ceil(share * d)`` of the d weights that are left, but never the last one.
+
+    Args:
+        saliency: One number a weight, by name; all tensors are one pool.
+        kept: Masks by name.
+        share: Part of one; of equal saliencies the first in order go.
+
+    Returns:
+        New masks.
+
+    Raises:
+        UsageError: A saliency is NaN.
+    """
+    left = sum(int(mask.sum()) for mask in kept.values())
+    return without_smallest(saliency, kept, min(rounded_up(share, left), left - 1))
+
+
 def without_smallest(
     saliency: Mapping[str, Tensor], kept: Mapping[str, Tensor], count: int
 ) -> dict[str, Tensor]:
