@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -253,21 +253,15 @@ class Tape:
 
     def second_pass(self) -> Tape:
         """Return a tape for another run of the same tensors; units are shared, the graph is not."""
-        return Tape(
-            num_ids=self.num_ids,
-            allowance=self.allowance,
-            ranges=self.ranges,
-            doubts=self.doubts,
-            uses=self.uses,
-            made=self.made,
-            groupings=self.groupings,
-            equal_parts=self.equal_parts,
-            ties=self.ties,
-            edges=self.edges,
-            freezes=self.freezes,
-            inexact=self.inexact,
-            consumed=self.consumed,
-            joints=self.joints,
+        return replace(
+            self,
+            nodes=[],
+            calls=[],
+            charges=[],
+            output_nodes=set(),
+            kept_nodes=set(),
+            num_made=Counter(),
+            statistics=[],
         )
 
     def reads_as_equal(self, are_equal: bool) -> bool:

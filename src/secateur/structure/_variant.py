@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,18 +147,12 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
             found = doubled(found, axis, np.asarray(along.all(axis=others)))
         return found
 
-    extended = Evidence(
-        ranges=evidence.ranges,
-        made=evidence.made,
+    extended = replace(
+        evidence,
         component=np.concatenate([evidence.component, evidence.component + count]),
         family=np.concatenate(
             [evidence.family, np.full(count - len(evidence.family), -1), evidence.family]
         ),
-        scalars=evidence.scalars,
-        places=evidence.places,
-        groupings=evidence.groupings,
-        equal_parts=evidence.equal_parts,
-        modes=evidence.modes,
     )
     ids = {key: doubled(own, 0, twinned[own]) for key, own in evidence.ranges.items()}
     made = {key: doubled(own, 0, twinned[own]) for key, own in evidence.made.items()}
