@@ -264,6 +264,31 @@ def test_noise_and_counters_of_a_forward_in_evaluation_are_put_back():
     assert float(net.calls) == 0
 
 
+def test_what_modules_keep_in_evaluation_mode_is_forgotten():
+    """As in LeViT: a cache made in one measurement would stand for the weights in the next."""
+
+    class Caching(nn.Linear):
+        cache = None
+
+        def forward(self, x):
+            self.cache = self.weight * 1 if self.cache is None else self.cache
+            return nn.functional.linear(x, self.cache, self.bias)
+
+        def train(self, mode=True):
+            self.cache = None if mode else self.cache
+            return super().train(mode)
+
+    net = nn.Sequential(Caching(3, 2, bias=False), nn.Linear(2, 1))
+    flow = InformationFlow(net, [torch.randn(9, 3)])
+    first = flow.measure()
+    net[0].weight.data[0] *= -1
+    fresh = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Linear(2, 1))
+    fresh.load_state_dict(net.state_dict())
+    second = flow.measure()
+    assert torch.equal(second, InformationFlow(fresh, flow._outputs._batches).measure())
+    assert not torch.equal(second, first)
+
+
 def test_layers_stand_in_the_order_of_their_calls_and_may_be_called_twice():
     class Backwards(nn.Module):
         def __init__(self):

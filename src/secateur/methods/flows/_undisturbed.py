@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from secateur.methods._evaluating import evaluating
+
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Generator[None]:
@@ -19,20 +21,11 @@ def undisturbed(model: nn.Module) -> Generator[None]:
     Yields:
         Nothing; inside the block the model is in evaluation mode.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     where = device_of(model)
     devices = [] if where.type == "cpu" else [where]
     kind = "cuda" if where.type == "cpu" else where.type
-    try:
-        model.eval()
-        with torch.random.fork_rng(devices=devices, device_type=kind):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for buffer, content in buffers:
-            buffer.data.copy_(content)
+    with evaluating(model), torch.random.fork_rng(devices=devices, device_type=kind):
+        yield
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from secateur.methods._evaluating import evaluating
+
 
 @contextmanager
 def measuring(model: nn.Module, *, batch_statistics: bool = False) -> Generator[None]:
@@ -26,34 +28,21 @@ def measuring(model: nn.Module, *, batch_statistics: bool = False) -> Generator[
     Yields:
         Nothing.
     """
-    modes = [(module, module.training) for module in model.modules()]
     parameters = [(p, p.grad, p.requires_grad) for p in model.parameters()]
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module.__dict__["_buffers"].items()
-        if buffer is not None
-    ]
-    try:
-        model.eval()
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                module.training = batch_statistics
-        for parameter, _, _ in parameters:
-            parameter.grad = None
-            parameter.requires_grad_(parameter.is_floating_point())
-        with torch.enable_grad():
-            yield
-    finally:
-        for module, name, buffer, content in buffers:
-            module.__dict__["_buffers"][name] = buffer
-            buffer.data.copy_(content)
-        for parameter, grad, required in parameters:
-            parameter.requires_grad_(required)
-            parameter.grad = grad
-        model.train()  # lets modules forget what they keep while they are in evaluation mode
-        for module, training in modes:
-            module.training = training
+    with evaluating(model):
+        try:
+            for module in model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.training = batch_statistics
+            for parameter, _, _ in parameters:
+                parameter.grad = None
+                parameter.requires_grad_(parameter.is_floating_point())
+            with torch.enable_grad():
+                yield
+        finally:
+            for parameter, grad, required in parameters:
+                parameter.requires_grad_(required)
+                parameter.grad = grad
 
 
 def take_gradients(model: nn.Module, loss: Tensor) -> None:
