@@ -49,7 +49,8 @@ def comparison_table(dense: Outcome, found: Outcome) -> Table:
 
 def _table(titles: tuple[str, ...], threads: int) -> Table:
     table = Table(
-        caption=f"MACs of one image; latency: median, {threads} thread{'s' * (threads > 1)}",
+        caption="MACs of one image; latency: lower quartile, "
+        f"{threads} thread{'s' * (threads > 1)}",
         caption_justify="left",
     )
     for title in titles:

@@ -27,7 +27,7 @@ class Row:
         spread: Standard deviation over the seeds; None for a single one.
         macs: Mean MACs, as a share of the full network's.
         params: Mean parameters, as a share of the full network's.
-        seconds: Batch size to the median seconds of a forward pass, averaged.
+        seconds: Batch size to the seconds of a forward pass, averaged.
         speedup: Batch size to the full network's seconds, measured in turn, over these.
         training_macs: Mean MACs of the bill, as a multiple of the dense training's of the same
             seed; None while no dense training has ended.

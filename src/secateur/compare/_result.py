@@ -17,7 +17,7 @@ class _Record(BaseModel):
 
 
 class Seconds(_Record):
-    """Median seconds of a forward pass, measured in turn.
+    """Seconds of a forward pass, measured in turn; see `Latency`.
 
     Attributes:
         dense: Of the full network.
