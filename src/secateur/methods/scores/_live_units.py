@@ -11,6 +11,18 @@ from torch import Tensor
 from secateur.structure import Live
 
 
+def live_units(live: Live) -> Tensor:
+    """Say of every unit whether it is left.
+
+    Args:
+        live: What is left.
+
+    Returns:
+        Bool, families one after another, ``[U]``; empty for a model without families.
+    """
+    return torch.cat([*live.units, torch.ones(0, dtype=torch.bool)])
+
+
 def only_live(score_U: Tensor, live: Live) -> Tensor:
     """Bring scores into the form that `Score.units` promises.
 
@@ -21,6 +33,6 @@ def only_live(score_U: Tensor, live: Live) -> Tensor:
     Returns:
         The same on the CPU, 0 where a unit is gone, ``[U]``.
     """
-    live_U = torch.cat([*live.units, torch.ones(0, dtype=torch.bool)])
+    live_U = live_units(live)
     score_U = score_U.detach().cpu()
     return torch.where(live_U, score_U, torch.zeros_like(score_U))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from secateur.errors import UsageError
 from secateur.gates import Gates
-from secateur.methods.scores._live_units import only_live
+from secateur.methods.scores._live_units import live_units, only_live
 from secateur.methods.scores._measuring import measuring
 from secateur.methods.scores._protocol import Loss, Subject
 
@@ -58,7 +58,7 @@ class Oracle:
         Returns:
             L(without u) - L in nats, ``[U]``, float64 on the CPU; 0 for what is gone.
         """
-        live_U = torch.cat([*subject.live.units, torch.ones(0, dtype=torch.bool)])
+        live_U = live_units(subject.live)
         unit_V = torch.nonzero(live_U).flatten()
         total_U = torch.zeros(len(live_U), dtype=torch.float64)
         gates = Gates(subject.model, subject.structure, subject.live)

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from secateur.errors import UsageError
 from secateur.gates import Gates
-from secateur.methods.scores._live_units import only_live
+from secateur.methods.scores._live_units import live_units, only_live
 from secateur.methods.scores._measuring import measuring
 from secateur.methods.scores._protocol import Subject
 from secateur.structure import Live
@@ -83,7 +83,7 @@ class Curvature:
     """
 
     def __init__(self, live: Live, num_probes: int, generator: torch.Generator) -> None:
-        self._live_U = torch.cat([*live.units, torch.ones(0, dtype=torch.bool)])
+        self._live_U = live_units(live)
         self._sizes = [len(live_U) for live_U in live.units]
         self._num_probes = num_probes
         self._generator = generator
