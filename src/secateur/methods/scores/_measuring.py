@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 import torch
@@ -56,3 +56,22 @@ def take_gradients(model: nn.Module, loss: Tensor) -> None:
         parameter.grad = None
     if loss.requires_grad:
         loss.backward()
+
+
+def sensitivities(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    """Multiply parameters by their gradients.
+
+    Args:
+        model: The model, inside `measuring`.
+        names: Parameters that are wanted.
+
+    Returns:
+        Name to |w dL/dw|; 0 where there is no gradient.
+    """
+    parameters = dict(model.named_parameters())
+    return {name: _sensitivity(parameters[name]) for name in names}
+
+
+def _sensitivity(parameter: nn.Parameter) -> Tensor:
+    weight = parameter.detach()
+    return torch.zeros_like(weight) if parameter.grad is None else (weight * parameter.grad).abs()

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from secateur.gates import Gates
 from secateur.methods.scores._live_units import only_live
-from secateur.methods.scores._measuring import measuring
+from secateur.methods.scores._measuring import measuring, sensitivities
 from secateur.methods.scores._protocol import Subject
 
 
@@ -40,14 +39,10 @@ class SNIP:
 
     def weights(self, subject: Subject, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return |w dL/dw|, L the mean over batches; see `WeightScore.weights`."""
-        parameters = dict(subject.model.named_parameters())
         with measuring(subject.model, batch_statistics=True):
             _sum_gradients(subject)
-            gradients = {name: parameters[name].grad for name in masks}
-        return {
-            name: _sensitivity(parameters[name].detach(), gradients[name]) * (mask != 0)
-            for name, mask in masks.items()
-        }
+            found = sensitivities(subject.model, masks)
+        return {name: found[name] * (mask != 0) for name, mask in masks.items()}
 
 
 def _sum_gradients(subject: Subject) -> None:
@@ -60,7 +55,3 @@ def _sum_gradients(subject: Subject) -> None:
     for parameter in subject.model.parameters():
         if parameter.grad is not None:
             parameter.grad /= num_batches
-
-
-def _sensitivity(weight: Tensor, gradient: Tensor | None) -> Tensor:
-    return torch.zeros_like(weight) if gradient is None else (weight * gradient).abs()

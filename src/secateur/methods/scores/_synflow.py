@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from secateur.errors import UsageError
 from secateur.gates import Gates
 from secateur.methods.scores._live_units import only_live
-from secateur.methods.scores._measuring import measuring
+from secateur.methods.scores._measuring import measuring, sensitivities
 from secateur.methods.scores._positive import PositiveForward
 from secateur.methods.scores._protocol import Subject
 from secateur.structure import map_tensors, tensors_in
@@ -58,13 +58,7 @@ class SynFlow:
             parameters[name].data *= mask != 0
         with measuring(model):
             flow(model, subject.structure.example).backward()
-            gradients = {name: parameters[name].grad for name in masks}
-        return {
-            name: torch.zeros_like(parameters[name].data)
-            if gradient is None
-            else (parameters[name].data * gradient).abs()
-            for name, gradient in gradients.items()
-        }
+            return sensitivities(model, masks)
 
 
 def positive_copy(model: nn.Module) -> nn.Module:

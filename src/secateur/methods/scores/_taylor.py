@@ -9,7 +9,7 @@ Letters: U units over all families.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class Taylor:
 
     def weights(self, subject: Subject, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean over batches of (w dL/dw)^2; see `WeightScore.weights`."""
-        squares = squared_products(subject, masks)
+        squares = _squared_products(subject, masks)
         return {name: squares[name] * (mask != 0) for name, mask in masks.items()}
 
 
@@ -69,14 +69,12 @@ class TaylorWeights:
         """Return the mean over batches of the sum of (w dL/dw)^2; see `Score.units`."""
         structure, live = subject.structure, subject.live
         names = [name for name, _ in subject.model.named_parameters()]
-        squares = squared_products(subject, names)
+        squares = _squared_products(subject, names)
         making = (part for part in slices_of(structure, live) if not part.consumes)
         return only_live(sum_over_units(making, squares, structure.num_units), live)
 
 
-def squared_products(
-    subject: Subject, names: Mapping[str, Tensor] | list[str]
-) -> dict[str, Tensor]:
+def _squared_products(subject: Subject, names: Collection[str]) -> dict[str, Tensor]:
     """Average (w dL/dw)^2 over batches.
 
     Args:
