@@ -158,6 +158,16 @@ def test_flow_does_not_see_positive_scales_and_shifts_of_units():
     )
 
 
+def test_flow_does_not_see_units_that_change_places():
+    net, order = convnet(), torch.tensor([3, 0, 4, 1, 2])
+    expected = measured(net, images())
+    with torch.no_grad():
+        net[3].weight.copy_(net[3].weight[order])
+        net[3].bias.copy_(net[3].bias[order])
+        net[7].weight.copy_(net[7].weight[:, order])
+    assert_close(measured(net, images()), expected, rtol=1e-10, atol=1e-14)
+
+
 def test_a_negative_scale_turns_the_sign_of_a_unit_s_row():
     scale = torch.tensor([1.0, 1.0, -2.0, 1.0, 1.0]).double()
     net = convnet().eval()

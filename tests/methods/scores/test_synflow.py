@@ -47,6 +47,24 @@ def test_hand_computed_two_layers():
     assert SynFlow().units(subject_of(model, structure)).tolist() == [3.0, 7.0]
 
 
+def test_scores_of_three_layers_are_the_products_of_matrices():
+    """R = 1' A B C 1 of absolute matrices; a weight's score is what comes times what follows."""
+    model = nn.Sequential(
+        nn.Linear(3, 5, bias=False), nn.ReLU(), nn.Linear(5, 4, bias=False), nn.ReLU(),
+        nn.Linear(4, 2, bias=False),
+    )  # fmt: skip
+    structure = trace(model, torch.zeros(1, 3))
+    first, second, third = (model[i].weight.detach().double().abs() for i in (0, 2, 4))
+    into_second, into_third = first.sum(1), second @ first.sum(1)
+    after_second = third.sum(0)
+    after_first = after_second @ second
+    scores = scored(model, structure)
+    assert_close(scores["0.weight"], first * after_first[:, None], **LAW)
+    assert_close(scores["2.weight"], second * after_second[:, None] * into_second, **LAW)
+    assert_close(scores["4.weight"], third * into_third, **LAW)
+    assert total_flow(model, structure) == pytest.approx(float((third @ into_third).sum()))
+
+
 def test_every_layer_of_a_network_without_biases_carries_the_whole_flow():
     model = nn.Sequential(
         nn.Conv2d(2, 5, 3, padding=1, bias=False),

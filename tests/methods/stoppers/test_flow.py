@@ -52,6 +52,13 @@ def test_norms(norm, distance):
     assert stopper.distance == pytest.approx(distance)
 
 
+@pytest.mark.parametrize(("off_by", "stops"), [(0.0242, 1), (0.0243, None)])
+def test_a_tenth_over_seventeen_pairs_is_what_each_may_be_off_by_the_root(off_by, stops):
+    """0.1 / sqrt(17) = 0.02425, the eps of ResNet-18, with either norm."""
+    for settings in ({"eps": 0.1}, {"eps": 0.1 / math.sqrt(17), "norm": "rms"}):
+        assert checks(against([0.0] * 17, [off_by] * 17, **settings)) == stops
+
+
 @pytest.mark.parametrize("min_chunks", [1, 3])
 def test_no_distance_stops_at_the_first_chunk_allowed(min_chunks):
     assert checks(against([1.0], [1.0], eps=1e-9, min_chunks=min_chunks)) == min_chunks
