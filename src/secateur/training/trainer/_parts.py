@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,6 +15,9 @@ from secateur.errors import UsageError
 from secateur.models import ModelShape
 from secateur.storage import load
 from secateur.training.trainer._config import Config, TrainingConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -242,6 +245,9 @@ def _fabric(settings: TrainingConfig) -> Fabric:
             "training.precision is '16-mixed', which needs a GPU, but the run is on the CPU. "
             "Set it to '32-true' or 'bf16-mixed'."
         )
+    # Imported here: it takes as long to import as all of secateur, and most commands do without it.
+    from lightning_fabric import Fabric
+
     return Fabric(accelerator=device, devices=1, precision=settings.precision)
 
 
