@@ -1,5 +1,6 @@
 import copy
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -235,3 +236,21 @@ def test_a_model_that_was_pruned_twice_can_be_loaded_into_the_whole_one(tmp_path
     secateur.save(model, tmp_path / "small")
     loaded = secateur.load(lambda: residual().model, tmp_path / "small")
     assert torch.equal(loaded.eval()(example), model.eval()(example))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("wrap", [nn.DataParallel, partial(torch.compile, backend="eager")])
+def test_a_wrapped_model_is_pruned_like_the_one_inside_and_fine_tuned_as_it_was_given(wrap):
+    plain, _, example = convnet()
+    inside = convnet().model
+    wrapper, seen = wrap(inside), []
+    settings = {"score": "taylor", "target_macs": 0.5, "data": data_of(), "loss": loss_of}
+    expected = secateur.prune(plain, example, **settings)
+    pruned = secateur.prune(wrapper, example, **settings, fine_tune=seen.append)
+    assert len(seen) == 1
+    assert seen[0] is wrapper
+    assert pruned.edit is secateur.surgery.edit_of(inside)
+    assert pruned.macs == expected.macs
+    for name, parameter in plain.named_parameters():
+        assert torch.equal(inside.get_parameter(name), parameter)
+    assert_close(wrapper(example), plain(example))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from secateur.errors import NothingRemovableError, UsageError
@@ -14,7 +15,14 @@ from secateur.methods._greedy import Budget, choose
 from secateur.methods._pruned import Pruned, Round, merge_scores
 from secateur.methods.scores import Loss, Score, Subject, score_named
 from secateur.structure import Structure, trace
-from secateur.surgery import cut_, edit_of, rehearse
+from secateur.surgery import (
+    cut_,
+    distributed_in,
+    edit_of,
+    rehearse,
+    renew_reducer_,
+    unwrapped,
+)
 
 
 def prune(  # noqa: PLR0913 (the settings a user has, frozen by a test)
@@ -30,6 +38,7 @@ def prune(  # noqa: PLR0913 (the settings a user has, frozen by a test)
     rounds: int = 1,
     fine_tune: Callable[[nn.Module], object] | None = None,
     allow_inexact: bool = False,
+    head_dims: bool = False,
     seed: int = 0,
 ) -> Pruned:
     """Remove the units of a network that score lowest, until it costs no more than it may.
@@ -39,7 +48,9 @@ def prune(  # noqa: PLR0913 (the settings a user has, frozen by a test)
     least one unit of every family stays; layers are not scored and stay.
 
     Args:
-        model: The network, trained or, for scores such as ``"synflow"`` and ``"snip"``, not.
+        model: The network, trained or, for scores such as ``"synflow"`` and ``"snip"``, not; bare,
+            compiled, or in DistributedDataParallel. There every process calls ``prune``, and
+            scores are averaged.
         example_inputs: A tensor, a tuple of positional arguments or a dict of keyword arguments.
         score: Name of a score, or an object with ``needs_data`` and ``units(subject)``.
         target_macs: MACs at the end as a share of the model's now, in (0, 1).
@@ -47,12 +58,13 @@ def prune(  # noqa: PLR0913 (the settings a user has, frozen by a test)
             ``target_macs``, both are kept.
         data: Batches the score is measured on, such as a list of some batches of the training
             data; scores that need none leave it alone.
-        loss: Called with the model and a batch; returns the mean loss.
+        loss: Called with the model, without wrappers, and a batch; returns the mean loss.
         optimizer: Its optimizer, if it is trained further.
         rounds: Number of removals, with scores measured anew before each. Costs fall by the same
             factor every round.
-        fine_tune: Called with the model after every removal, the last included.
+        fine_tune: Called with the model, as it was given, after every removal, the last included.
         allow_inexact: As in `trace`.
+        head_dims: As in `trace`.
         seed: Seed of scores that draw numbers.
 
     Returns:
@@ -83,17 +95,18 @@ def prune(  # noqa: PLR0913 (the settings a user has, frozen by a test)
             "model, batch: F.cross_entropy(model(batch[0]), batch[1])`, or use a score that needs "
             'neither, such as score="magnitude".'
         )
-    structure = trace(model, example_inputs, allow_inexact=allow_inexact)
-    _check_removable(model, structure)
-    rehearse(model, structure)
+    inner, wrappers = unwrapped(model), distributed_in(model)
+    structure = trace(inner, example_inputs, allow_inexact=allow_inexact, head_dims=head_dims)
+    _check_removable(inner, structure)
+    rehearse(inner, structure)
     generator = torch.Generator().manual_seed(seed)
-    live, edit = structure.everything(), edit_of(model)
+    live, edit = structure.everything(), edit_of(inner)
     scores_U = torch.zeros(structure.num_units, dtype=torch.float64)
     done: list[Round] = []
     for budgets in _schedule(structure, target_macs, target_params, rounds):
         measured_U = ranking.units(
             Subject(
-                model=model,
+                model=inner,
                 structure=structure,
                 live=live,
                 batches=() if data is None else data,
@@ -101,11 +114,13 @@ def prune(  # noqa: PLR0913 (the settings a user has, frozen by a test)
                 generator=generator,
             )
         )
-        scores_U = merge_scores(scores_U, measured_U, live)
+        scores_U = merge_scores(scores_U, _averaged(measured_U, wrappers), live)
         decision = choose(structure, live, scores_U, budgets)
         optimizers = () if optimizer is None else (optimizer,)
         if decision:
-            live, edit = cut_(model, structure, live, decision, optimizers=optimizers)
+            live, edit = cut_(inner, structure, live, decision, optimizers=optimizers)
+            for wrapper in wrappers:
+                renew_reducer_(wrapper)
         done.append(
             Round(
                 num_units=sum(len(gone) for gone in decision.units.values()),
@@ -129,6 +144,15 @@ def _named(score: str | Score) -> tuple[str, Score]:
     if isinstance(score, str):
         return score, score_named(score)
     return type(score).__name__, score
+
+
+def _averaged(score_U: Tensor, wrappers: tuple[DistributedDataParallel, ...]) -> Tensor:
+    """Average scores over processes, each of which may have measured on data of its own."""
+    for wrapper in wrappers:
+        total_U = score_U.to(next(wrapper.parameters()), copy=True)
+        distributed.all_reduce(total_U, group=wrapper.process_group)
+        score_U = total_U / distributed.get_world_size(wrapper.process_group)
+    return score_U.cpu()
 
 
 def _schedule(

@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from secateur.errors import StorageError, UsageError
 from secateur.storage._inputs import ExampleInputs, Inputs
-from secateur.storage._inventory import inventory, true_values, unwrapped
+from secateur.storage._inventory import inventory, true_values
+from secateur.surgery import unwrapped
 
 Target = Literal["onnx", "pt2"]
 Run = Callable[[Inputs], list[Tensor]]

@@ -30,26 +30,6 @@ class Held:
     persistent: bool
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside `torch.compile` and data parallel wrappers.
-
-    Args:
-        model: A model, wrapped or not.
-
-    Returns:
-        The innermost module, or the wrapper that carries the record of the surgery.
-    """
-    while "_secateur_edit" not in vars(model):
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = model.module
-        else:
-            inner = model._modules.get("_orig_mod")
-        if not isinstance(inner, nn.Module):
-            break
-        model = inner
-    return model
-
-
 def inventory(model: nn.Module) -> tuple[Held, ...]:
     """List every parameter and buffer, non-persistent ones included.
 

@@ -22,10 +22,9 @@ from secateur.storage._document import Document
 from secateur.storage._fill import fill_
 from secateur.storage._fit import fitting_edit
 from secateur.storage._header import Entry, read_header
-from secateur.storage._inventory import unwrapped
 from secateur.storage._save import STRUCTURE, TENSORS, digest, waiting_structures
 from secateur.storage._structure_file import read
-from secateur.surgery import Edit, replay_
+from secateur.surgery import Edit, replay_, unwrapped
 
 
 def load(

@@ -27,12 +27,11 @@ from secateur.storage._inventory import (
     inventory,
     storable,
     true_values,
-    unwrapped,
 )
 from secateur.storage._json import JsonObject
 from secateur.storage._positions import write_runs
 from secateur.storage._structure_file import render
-from secateur.surgery import Edit
+from secateur.surgery import Edit, unwrapped
 
 TENSORS = "model.safetensors"
 STRUCTURE = "structure.json"

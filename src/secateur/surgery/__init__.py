@@ -10,6 +10,7 @@ from secateur.surgery._replay import replay_
 from secateur.surgery._verification import Verification
 from secateur.surgery._verify import verify
 from secateur.surgery._widen import widen
+from secateur.surgery._wrappers import distributed_in, renew_reducer_, unwrapped
 
 __all__ = [
     "AttributeValue",
@@ -17,10 +18,13 @@ __all__ = [
     "Verification",
     "copy_of",
     "cut_",
+    "distributed_in",
     "edit_of",
     "redesign",
     "rehearse",
+    "renew_reducer_",
     "replay_",
+    "unwrapped",
     "verify",
     "widen",
 ]

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
 from secateur.errors import NothingRemovableError, UsageError
 from secateur.methods import ComplexityAware, Method
 from secateur.structure import Cost, Structure, trace
-from secateur.surgery import rehearse
+from secateur.surgery import distributed_in, rehearse, unwrapped
 from secateur.training._hooks import is_attached
 from secateur.training._session import Session
 from secateur.training._session_events import Event
@@ -104,7 +103,7 @@ def attach(  # noqa: PLR0913 (the settings a user has, frozen by a test)
         >>> search.settled
         True
     """
-    inner = _unwrap(model)
+    inner = unwrapped(model)
     if is_attached(inner):
         raise UsageError(
             f"A search is already attached to this {type(inner).__name__}. Call `detach()` on the "
@@ -120,6 +119,7 @@ def attach(  # noqa: PLR0913 (the settings a user has, frozen by a test)
         reference=reference,
     )
     steps = _check_steps(total_steps, steps_per_epoch)
+    distributed_in(model)
     _check_devices(inner)
     _check_optimizer(inner, optimizer)
     structure = trace(inner, example_inputs)
@@ -138,17 +138,6 @@ def attach(  # noqa: PLR0913 (the settings a user has, frozen by a test)
         ema=ema,
         on_event=on_event,
     )
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    """Take off the wrappers that call the model unchanged."""
-    while True:
-        if isinstance(model, DistributedDataParallel | DataParallel):
-            model = model.module
-        elif isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
-            model = compiled
-        else:
-            return model
 
 
 def _method(

@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from secateur.gates import Compactors, DamageMeter, Gates
 from secateur.methods import Ablating, Compacting, Search
 from secateur.structure import tensors_in
+from secateur.surgery import distributed_in, renew_reducer_
 from secateur.training._damage_gauge import all_reduced, look
 from secateur.training._hooks import Hooks
 from secateur.training._loss_program import Forward, LossProgram
@@ -81,6 +83,7 @@ class LoopHooks:
         self._observed = False
         self._skipped = False
         self._warned = False
+        self._distributed = distributed_in(wrapper)
         self._hooks = Hooks()
         self._register(wrapper)
 
@@ -125,6 +128,11 @@ class LoopHooks:
             yield
         finally:
             self._muted = before
+
+    def renew_reducers(self) -> None:
+        """Let data parallel wrappers reduce gradients of the shapes that parameters have now."""
+        for wrapper in self._distributed:
+            renew_reducer_(wrapper)
 
     # The forward passes
 
@@ -172,6 +180,7 @@ class LoopHooks:
     def _open_window(self) -> Window:
         """Return the window of the coming update, a new one after the last update."""
         if self._window is None:
+            self._notice_wrapper()
             # The search decides on the probe while it draws: draw first.
             draw = self._search.draw()
             self._window = Window(draw, self._search.probe())
@@ -179,6 +188,14 @@ class LoopHooks:
             # Gradients were cleared without an update, as after an overflow under GradScaler.
             self._window.restart()
         return self._window
+
+    def _notice_wrapper(self) -> None:
+        """Find out who calls a model that was attached without its data parallel wrapper."""
+        caller = DistributedDataParallel._get_active_ddp_module()
+        if caller is not None and caller not in self._distributed:
+            self._distributed += distributed_in(caller)
+            # A resumed session may have made the model smaller before.
+            self.renew_reducers()
 
     # The update
 

@@ -244,16 +244,19 @@ class Session:
     def _cut(self, decision: Decision, *, proof: bool) -> None:
         if not decision:
             return
-        with self._loop.muted():
-            self.live, _ = cut_(
-                self._model,
-                self.structure,
-                self.live,
-                decision,
-                optimizers=(self._optimizer,),
-                extra_models=self._ema,
-                proof=proof,
-            )
+        try:
+            with self._loop.muted():
+                self.live, _ = cut_(
+                    self._model,
+                    self.structure,
+                    self.live,
+                    decision,
+                    optimizers=(self._optimizer,),
+                    extra_models=self._ema,
+                    proof=proof,
+                )
+        finally:
+            self._loop.renew_reducers()
         self._loop.gates = Gates(self._model, self.structure, self.live)
         self._loop.meter = self._meter()
         macs = self.structure.cost.macs
