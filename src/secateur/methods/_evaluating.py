@@ -1,4 +1,4 @@
-"""A model in evaluation mode for a moment: modes and buffers are put back."""
+"""A model that is run for a measurement: its buffers and modes are put back afterwards."""
 
 from __future__ import annotations
 
@@ -19,19 +19,35 @@ def evaluating(model: nn.Module) -> Generator[None]:
         Nothing.
     """
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [
+    with buffers_kept(model):
+        try:
+            model.eval()
+            yield
+        finally:
+            model.train()  # lets modules forget what they keep while they are in evaluation mode
+            for module, training in modes:
+                module.training = training
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Generator[None]:
+    """Let a forward pass write into buffers, such as the statistics of norms, without effect.
+
+    Args:
+        model: The model whose buffers are put back.
+
+    Yields:
+        Nothing.
+    """
+    kept = [
         (module, name, buffer, buffer.detach().clone())
         for module in model.modules()
-        for name, buffer in module.__dict__["_buffers"].items()
+        for name, buffer in module._buffers.items()
         if buffer is not None
     ]
     try:
-        model.eval()
         yield
     finally:
-        for module, name, buffer, content in buffers:
-            module.__dict__["_buffers"][name] = buffer
-            buffer.data.copy_(content)
-        model.train()  # lets modules forget what they keep while they are in evaluation mode
-        for module, training in modes:
-            module.training = training
+        for module, name, buffer, value in kept:
+            buffer.data.copy_(value)
+            module._buffers[name] = buffer

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,27 +92,3 @@ class Randomness:
             yield
         finally:
             now.restore_()
-
-
-@contextmanager
-def buffers_kept(model: nn.Module) -> Generator[None]:
-    """Let a forward pass write into buffers, such as the statistics of norms, without effect.
-
-    Args:
-        model: The model whose buffers are put back.
-
-    Yields:
-        Nothing.
-    """
-    kept = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    try:
-        yield
-    finally:
-        for module, name, buffer, value in kept:
-            buffer.data.copy_(value)
-            module._buffers[name] = buffer

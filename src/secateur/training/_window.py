@@ -13,6 +13,7 @@ from torch import Tensor, distributed, nn
 
 from secateur.gates import Ablation, Damage, Gates
 from secateur.methods import Draw
+from secateur.methods._evaluating import buffers_kept
 from secateur.structure import tensors_in
 from secateur.training._loss_program import (
     Forward,
@@ -21,7 +22,6 @@ from secateur.training._loss_program import (
     leaves,
 )
 from secateur.training._processes import communication_device, is_distributed
-from secateur.training._surroundings import buffers_kept
 
 
 class Window:
