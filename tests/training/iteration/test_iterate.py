@@ -346,6 +346,7 @@ def test_equal_seeds_draw_equal_masks():
 
 def test_all_processes_do_what_the_first_one_says(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "gloo")
     monkeypatch.setattr(torch.distributed, "broadcast", lambda said, src: said.fill_(0))
     report, _, _ = run(FixedChunks(1), levels=2, max_chunks=3)
     assert report.chunks == (3, 3)

@@ -11,6 +11,7 @@ import torch
 from secateur.masks import Masks
 from secateur.methods.mask_rules import MaskRule
 from secateur.methods.stoppers import Stopper
+from secateur.training._processes import communication_device, is_distributed
 from secateur.training.iteration._checkpoint import Checkpoint
 from secateur.training.iteration._records import Chunk, Level
 from secateur.training.iteration._rewind import Rewind
@@ -186,8 +187,8 @@ class Run:
 
     def _agreed(self, stop: bool) -> bool:
         """Let all processes do what the first one says: rounding may differ between them."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        if not is_distributed():
             return stop
-        said = torch.tensor([stop], dtype=torch.uint8, device=self.device)
+        said = torch.tensor([stop], dtype=torch.uint8, device=communication_device())
         torch.distributed.broadcast(said, src=0)
         return bool(said.item())
