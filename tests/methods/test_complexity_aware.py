@@ -22,9 +22,9 @@ from tests.structures import mlp
         ({"price": 1, "compute_share": 1.5}, r"compute_share=1\.5 is outside \[0, 1\]"),
         ({"price": 1, "layer_share": -0.1}, r"layer_share=-0\.1 is outside \[0, 1\]"),
         ({"price": 1, "settle_at": 0.0}, r"settle_at=0\.0 is outside \(0, 1\]"),
-        ({"price": 1, "patience": 0}, r"patience=0 is not a number of optimizer steps of at least"),
-        ({"price": 1, "warmup": -1}, r"warmup=-1 is not a number of optimizer steps of at least 0"),
-        ({"price": 1, "hold": 0}, r"hold=0 is not a number of optimizer steps of at least 1"),
+        ({"price": 1, "patience": 0}, r"patience=0 is too few: give at least patience=1"),
+        ({"price": 1, "warmup": -1}, r"warmup=-1 is too few: give at least warmup=0"),
+        ({"price": 1, "hold": 0}, r"hold=0 is too few: give at least hold=1"),
         (
             {"price": 1, "estimator": "guess"},
             r"estimator='guess' is not known\. Choose one of 'curv",

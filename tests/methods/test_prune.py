@@ -196,8 +196,11 @@ def test_the_table_of_several_rounds_compares_no_scores_of_different_rounds():
     ("settings", "message"),
     [
         ({}, "prune was not told how small the model should get. Pass target_macs=0.5"),
-        ({"target_macs": 1.5}, "target_macs=1.5 must lie between 0 and 1"),
-        ({"target_params": 0.0}, "target_params=0.0 must lie between 0 and 1"),
+        ({"target_macs": 1.5}, "target_macs=1.5 is outside (0, 1). Give what is left, as a share"),
+        (
+            {"target_params": 0.0},
+            "target_params=0.0 is outside (0, 1). Give what is left",
+        ),
         ({"target_macs": 0.5, "rounds": 0}, "rounds=0 removes nothing. Pass 1"),
         ({"target_macs": 0.5, "score": "tailor"}, "No score of units is called 'tailor'"),
         ({"target_macs": 0.5, "score": "taylor"}, "measures a loss and got no data and no loss."),

@@ -2,6 +2,7 @@
 
 from secateur.methods._aofp import AOFP
 from secateur.methods._aofp_search import AOFPSearch
+from secateur.methods._checks import check_removable
 from secateur.methods._complexity_aware import ComplexityAware
 from secateur.methods._complexity_search import ComplexitySearch
 from secateur.methods._estimators import Estimator
@@ -27,5 +28,6 @@ __all__ = [
     "Round",
     "Search",
     "State",
+    "check_removable",
     "prune",
 ]

@@ -13,6 +13,12 @@ import torch
 
 from secateur.errors import UsageError
 from secateur.methods._aofp_search import AOFPSearch, AOFPTerms
+from secateur.methods._checks import (
+    check_at_least,
+    check_reachable,
+    check_settle_at,
+    check_share,
+)
 from secateur.structure import Structure
 
 DEFAULT_WARMUP = 500
@@ -63,20 +69,12 @@ class AOFP:
                 "as tolerance=0.01: units go whose absence changes less than 1 % of the energy of "
                 "what comes next."
             )
-        if self.target_macs is not None and not 0 < self.target_macs < 1:
-            raise UsageError(
-                f"target_macs={self.target_macs} is outside (0, 1). Give the share of the MACs to "
-                "stop at, such as target_macs=0.5, or leave it out."
-            )
-        if not 0 < self.settle_at <= 1:
-            raise UsageError(
-                f"settle_at={self.settle_at} is outside (0, 1]. Give the share of the training "
-                "after which the network is final, such as settle_at=0.7."
-            )
-        _check_at_least("masks_per_half", self.masks_per_half, 2)
-        _check_at_least("steps_per_half", self.steps_per_half, 1)
-        _check_at_least("warmup", self.warmup, 0)
-        _check_at_least("min_units", self.min_units, 1)
+        check_share("target_macs", self.target_macs, "the share of the MACs to stop at")
+        check_settle_at(self.settle_at)
+        check_at_least("masks_per_half", self.masks_per_half, 2)
+        check_at_least("steps_per_half", self.steps_per_half, 1)
+        check_at_least("warmup", self.warmup, 0)
+        check_at_least("min_units", self.min_units, 1)
 
     def begin(
         self,
@@ -114,7 +112,9 @@ class AOFP:
                 "steps_per_half."
             )
         if self.target_macs is not None:
-            self._check_reachable(structure)
+            fewest = [min(self.min_units, family.num_units) for family in structure.families]
+            which = f"{self.min_units} unit(s) in every family"
+            check_reachable(structure, self.target_macs, fewest, which)
         terms = AOFPTerms(
             tolerance=self.tolerance,
             target=self.target_macs,
@@ -125,19 +125,3 @@ class AOFP:
             min_units=self.min_units,
         )
         return AOFPSearch(structure, terms, generator, device)
-
-    def _check_reachable(self, structure: Structure) -> None:
-        smallest = [min(self.min_units, family.num_units) for family in structure.families]
-        macs = structure.cost.macs
-        least = macs.value(torch.tensor(smallest, dtype=torch.int64)) / macs.value()
-        if self.target_macs is not None and least > self.target_macs:
-            raise UsageError(
-                f"target_macs={self.target_macs} cannot be reached: with {self.min_units} unit(s) "
-                f"in every family this network still has {least:.3g} of its MACs. Choose a larger "
-                "target."
-            )
-
-
-def _check_at_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise UsageError(f"{name}={value} is too few: give at least {name}={least}.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from secateur.errors import UsageError
+from secateur.methods._checks import check_at_least, check_settle_at, check_share
 from secateur.methods._complexity_search import ComplexitySearch, Terms
 from secateur.methods._estimators import Estimator
 from secateur.methods._pricing import HardCost, mix
@@ -79,13 +80,13 @@ class ComplexityAware:
                 "complexity, 0 or more; 0.1 to 1 are common."
             )
         for name in ("target_macs", "target_params"):
-            _check_between(name, getattr(self, name), low_allowed=False, high_allowed=False)
+            check_share(name, getattr(self, name))
         for name in ("compute_share", "layer_share"):
-            _check_between(name, getattr(self, name), low_allowed=True, high_allowed=True)
-        _check_between("settle_at", self.settle_at, low_allowed=False, high_allowed=True)
-        _check_at_least("patience", self.patience, 1)
-        _check_at_least("warmup", self.warmup, 0)
-        _check_at_least("hold", self.hold, 1)
+            check_share(name, getattr(self, name), with_zero=True, with_one=True)
+        check_settle_at(self.settle_at)
+        check_at_least("patience", self.patience, 1)
+        check_at_least("warmup", self.warmup, 0)
+        check_at_least("hold", self.hold, 1)
         if self.estimator not in list(Estimator):
             raise UsageError(
                 f"estimator={self.estimator!r} is not known. "
@@ -155,27 +156,6 @@ def _check_one_goal(*goals: float | None) -> None:
             f"{' and '.join(given) or 'neither a price nor a target'} was given, and exactly one "
             "of price, target_macs and target_params is needed: a target finds its own price. "
             "Try price=0.3 or target_macs=0.4."
-        )
-
-
-def _check_between(
-    name: str, value: float | None, *, low_allowed: bool, high_allowed: bool
-) -> None:
-    if value is None:
-        return
-    if 0 < value < 1 or (low_allowed and value == 0) or (high_allowed and value == 1):
-        return
-    low, high = "[" if low_allowed else "(", "]" if high_allowed else ")"
-    raise UsageError(
-        f"{name}={value} is outside {low}0, 1{high}. Give a share, such as {name}=0.5."
-    )
-
-
-def _check_at_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise UsageError(
-            f"{name}={value} is not a number of optimizer steps of at least {least}. "
-            f"Leave {name} out to have it chosen."
         )
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from secateur.errors import NothingRemovableError, UsageError
+from secateur.errors import UsageError
+from secateur.methods._checks import check_removable, check_share
 from secateur.methods._greedy import Budget, choose
 from secateur.methods._pruned import Pruned, Round, merge_scores
 from secateur.methods.scores import Loss, Score, Subject, score_named
@@ -97,7 +98,7 @@ def prune(  # noqa: PLR0913 (the settings a user has, frozen by a test)
         )
     inner, wrappers = unwrapped(model), distributed_in(model)
     structure = trace(inner, example_inputs, allow_inexact=allow_inexact, head_dims=head_dims)
-    _check_removable(inner, structure)
+    check_removable(inner, structure, with_layers=False)
     rehearse(inner, structure)
     generator = torch.Generator().manual_seed(seed)
     live, edit = structure.everything(), edit_of(inner)
@@ -178,11 +179,7 @@ def _check_targets(macs_share: float | None, params_share: float | None) -> None
             "MACs, or target_params=0.5 for half the parameters."
         )
     for name, share in (("target_macs", macs_share), ("target_params", params_share)):
-        if share is not None and not 0 < share < 1:
-            raise UsageError(
-                f"{name}={share} must lie between 0 and 1: it is what is left, as a share of the "
-                f"model as it is now. Pass {name}=0.5 to halve it."
-            )
+        check_share(name, share, "what is left, as a share of the model as it is now")
 
 
 def _check_rounds(rounds: int, data: Iterable[Any] | None) -> None:
@@ -198,14 +195,3 @@ def _check_rounds(rounds: int, data: Iterable[Any] | None) -> None:
 def _missing(data: Iterable[Any] | None, loss: Loss | None) -> str:
     lacking = [name for name, value in (("data", data), ("loss", loss)) if value is None]
     return " and ".join(f"no {name}" for name in lacking)
-
-
-def _check_removable(model: nn.Module, structure: Structure) -> None:
-    if any(family.num_units > 1 for family in structure.families):
-        return
-    reasons = "".join(f"\n- {fixed.what}: {fixed.reason}" for fixed in structure.fixed[:5])
-    raise NothingRemovableError(
-        f"No unit of this {type(model).__name__} can be removed: it has no family of two or more "
-        "units. `print(secateur.trace(model, example_inputs))` shows what is fixed and why."
-        f"{reasons}"
-    )

@@ -13,6 +13,12 @@ import torch
 
 from secateur.errors import UsageError
 from secateur.gates import compactable
+from secateur.methods._checks import (
+    check_at_least,
+    check_reachable,
+    check_settle_at,
+    check_share,
+)
 from secateur.methods._resrep_search import ResRepSearch, ResRepTerms
 from secateur.structure import Structure
 
@@ -62,31 +68,18 @@ class ResRep:
     settle_at: float = 0.7
 
     def __post_init__(self) -> None:
-        if not 0 < self.target_macs < 1:
-            raise UsageError(
-                f"target_macs={self.target_macs} is outside (0, 1). Give the share of the MACs to "
-                "end at, such as target_macs=0.5."
-            )
+        check_share("target_macs", self.target_macs, "the share of the MACs to end at")
         if not 0 <= self.penalty < math.inf:
             raise UsageError(
                 f"penalty={self.penalty} is not a speed at which rows shrink. Give a finite number "
                 "of at least 0, such as penalty=0.01."
             )
-        if not 0 <= self.momentum < 1:
-            raise UsageError(
-                f"momentum={self.momentum} is outside [0, 1). Give the momentum of the compactors, "
-                "such as momentum=0.99."
-            )
-        if not 0 < self.settle_at <= 1:
-            raise UsageError(
-                f"settle_at={self.settle_at} is outside (0, 1]. Give the share of the training "
-                "after which the network is final, such as settle_at=0.7."
-            )
-        least = {"warmup": 0, "interval": 1, "min_units": 1}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise UsageError(f"{name}={value} is too few: give at least {name}={bound}.")
+        meaning = "the momentum of the compactors"
+        check_share("momentum", self.momentum, meaning, example=0.99, with_zero=True)
+        check_settle_at(self.settle_at)
+        check_at_least("warmup", self.warmup, 0)
+        check_at_least("interval", self.interval, 1)
+        check_at_least("min_units", self.min_units, 1)
 
     def begin(
         self,
@@ -123,7 +116,11 @@ class ResRep:
                 f"{warmup} and settling at {settle}, too few to choose rows and to forget them. "
                 "Train longer, or choose a smaller warmup."
             )
-        self._check_reachable(structure)
+        fewest = [family.num_units for family in structure.families]
+        for family in compactable(structure):
+            fewest[family] = min(self.min_units, fewest[family])
+        which = f"{self.min_units} unit(s) in every family that can have a compactor"
+        check_reachable(structure, self.target_macs, fewest, which)
         terms = ResRepTerms(
             target=self.target_macs,
             penalty=self.penalty,
@@ -135,16 +132,3 @@ class ResRep:
             min_units=self.min_units,
         )
         return ResRepSearch(structure, terms)
-
-    def _check_reachable(self, structure: Structure) -> None:
-        smallest = [family.num_units for family in structure.families]
-        for family in compactable(structure):
-            smallest[family] = min(self.min_units, smallest[family])
-        macs = structure.cost.macs
-        least = macs.value(torch.tensor(smallest, dtype=torch.int64)) / macs.value()
-        if least > self.target_macs:
-            raise UsageError(
-                f"target_macs={self.target_macs} cannot be reached: with {self.min_units} unit(s) "
-                f"in every family that can have a compactor this network still has {least:.3g} of "
-                "its MACs. Choose a larger target."
-            )

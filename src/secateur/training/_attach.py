@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur.errors import NothingRemovableError, UsageError
-from secateur.methods import ComplexityAware, Method
+from secateur.errors import UsageError
+from secateur.methods import ComplexityAware, Method, check_removable
 from secateur.structure import Cost, Structure, trace
 from secateur.surgery import distributed_in, rehearse, unwrapped
 from secateur.training._hooks import is_attached
@@ -123,7 +123,7 @@ def attach(  # noqa: PLR0913 (the settings a user has, frozen by a test)
     _check_devices(inner)
     _check_optimizer(inner, optimizer)
     structure = trace(inner, example_inputs)
-    _check_removable(inner, structure)
+    check_removable(inner, structure, with_layers=True)
     _check_trainable(inner, optimizer, structure)
     rehearse(inner, structure)
     return Session(
@@ -221,17 +221,6 @@ def _check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
             "trained together. Attach to the module that contains them all, or give the others "
             "an optimizer of their own."
         )
-
-
-def _check_removable(model: nn.Module, structure: Structure) -> None:
-    if structure.num_layers or any(family.num_units > 1 for family in structure.families):
-        return
-    reasons = "".join(f"\n- {fixed.what}: {fixed.reason}" for fixed in structure.fixed[:5])
-    raise NothingRemovableError(
-        f"Nothing in this {type(model).__name__} can be removed: it has no family of two or more "
-        "units and no removable layer. `print(secateur.trace(model, example_inputs))` shows what "
-        f"is fixed and why.{reasons}"
-    )
 
 
 def _check_trainable(model: nn.Module, optimizer: Optimizer, structure: Structure) -> None:
