@@ -71,6 +71,9 @@ class LoopHooks:
         self._model = model
         self._optimizer = optimizer
         self._search = search
+        # Asked once: whether a search has these methods takes microseconds to find out.
+        self._ablating = search if isinstance(search, Ablating) else None
+        self._compacting = search if isinstance(search, Compacting) else None
         self._after_update = after_update
         self._on_failure = on_failure
         self._device = next(model.parameters()).device
@@ -268,9 +271,9 @@ class LoopHooks:
 
     def _after_optimizer_step(self, *_: object) -> None:
         if not self._skipped:
-            if self._compactors is not None and isinstance(self._search, Compacting):
+            if self._compactors is not None and self._compacting is not None:
                 if self._observed:
-                    self._search.train_compactors(self._compactors.rates(self._optimizer))
+                    self._compacting.train_compactors(self._compactors.rates(self._optimizer))
                 self._compactors.put_on_()
             self.gates.open_()
             self._window = None
@@ -293,9 +296,9 @@ class LoopHooks:
         self, window: Window, args: tuple[Any, ...], kwargs: dict[str, Any], num_samples: int
     ) -> None:
         """Measure what the search asks for, in a forward pass of its own before the user's."""
-        if self.meter is None or not isinstance(self._search, Ablating):
+        if self.meter is None or self._ablating is None:
             return
-        ablation = self._search.ablate()
+        ablation = self._ablating.ablate()
         if ablation is not None:
             measure = partial(look, self.meter, ablation, self._model, args, kwargs, num_samples)
             with self.muted():
@@ -304,9 +307,9 @@ class LoopHooks:
 
     def _report_damage(self, window: Window) -> None:
         damages, window.damages = window.damages, []
-        if isinstance(self._search, Ablating):
+        if self._ablating is not None:
             for ablation, damage in damages:
-                self._search.observe_damage(ablation, all_reduced(damage))
+                self._ablating.observe_damage(ablation, all_reduced(damage))
 
     # Losses measured on the side
 
