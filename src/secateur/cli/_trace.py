@@ -42,6 +42,10 @@ def trace(
             "--allow-inexact", help="Admit units that share a statistic, as under LayerNorm."
         ),
     ] = False,
+    head_dims: Annotated[
+        bool,
+        typer.Option("--head-dims", help="Take positions inside heads as units, not heads."),
+    ] = False,
     explain: Annotated[
         str | None,
         typer.Option(
@@ -54,7 +58,9 @@ def trace(
     shape = _shape(example or ("1,3,32,32" if is_reference else "1,3,224,224"))
     with error_screen().status(f"Tracing {model}"):
         network = _own(model) if ":" in model else _named(model, shape, classes, width)
-        structure = trace_model(network, torch.zeros(shape), allow_inexact=allow_inexact)
+        structure = trace_model(
+            network, torch.zeros(shape), allow_inexact=allow_inexact, head_dims=head_dims
+        )
     shown = structure if explain is None else structure.explain(explain)
     screen().print(str(shown), markup=False, highlight=False, soft_wrap=True)
 

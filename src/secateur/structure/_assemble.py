@@ -6,6 +6,7 @@ tensors and count equally in every cost factor, so that a cost is a polynomial i
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateur.structure._cost import Cost, Factor, Polynomial, Term
+from secateur.structure._heads import inside_heads
 from secateur.structure._label import Ids
 from secateur.structure._solve import Solution
 from secateur.structure._structure import Family, Fixed, Layer, Member, TensorInfo
@@ -49,10 +51,14 @@ def families(
                 worst = solution.inexact[component[place.positions]].max()
                 inexact[place.family] = max(inexact[place.family], worst)
         for place in seen[key]:
-            consumes = bool(solution.consumed[ids[place.positions]].all())
-            members[place.family].append(
-                Member(tensor=name, axis=axis, index=place.index, consumes=consumes)
-            )
+            here = ids[place.positions]
+            consumes = bool(solution.consumed[here].all())
+            member = Member(tensor=name, axis=axis, index=place.index, consumes=consumes)
+            members[place.family].append(member)
+            if solution.only_makers[here].all():
+                members[place.family].append(dataclasses.replace(member, consumes=False))
+    is_inside = inside_heads(tape, solution.component)
+    inside = set(units.family[is_inside[: len(units.family)]].tolist())
     names: dict[str, int] = {}
     result = []
     for number, (own, size) in enumerate(zip(members, units.sizes, strict=True)):
@@ -62,7 +68,7 @@ def families(
         result.append(
             Family(
                 name=base if names[base] == 1 else f"{base}#{names[base]}",
-                kind=_kind(maker, tensors),
+                kind="dimension" if number in inside else _kind(maker, tensors),
                 num_units=size,
                 members=tuple(own),
                 inexact=solution.reasons[inexact[number]] if inexact[number] >= 0 else None,

@@ -8,7 +8,7 @@ a parameter says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import cached_property
 
 from secateur.structure._silence import ADDITIONS, KEEPS_ZERO, VIEWS
@@ -26,6 +26,8 @@ _NORMS = {
     "aten.native_group_norm", "aten._fused_rms_norm",
 }  # fmt: skip
 _WEIGHT_NORMS = {"aten._weight_norm", "aten._weight_norm_interface"}
+_PARTS = {"aten.split", "aten.split_with_sizes", "aten.unbind"}
+_SUMS = ADDITIONS | {"aten.sub", "aten.sub_"}
 _JOINS = {"aten.cat", "aten.concat", "aten.stack"}
 
 Names = frozenset[str]
@@ -52,7 +54,7 @@ class Ends:
             found.append(any(i < 0 or found[i] for i in node.inputs))
         return found
 
-    def closing(self, end: int, nodes: frozenset[int]) -> Names:
+    def closing(self, end: int, nodes: Container[int]) -> Names:
         """Name the parameters of the last affine operations before a node.
 
         Args:
@@ -72,13 +74,13 @@ class Ends:
                 return found | closed if closed else _NOTHING
             is_product = node.operation.rstrip("_") == "aten.mul"
             inside = self._carriers(node, nodes)
-            if node.operation in ADDITIONS:
+            if node.operation in _SUMS:
                 if not own:
                     # What is added to one tensor alone is a number.
                     parts = self._closing_of_all(node, nodes) if len(node.inputs) > 1 else _NOTHING
                     return found | parts if parts else _NOTHING
                 found |= own
-            elif node.operation not in KEEPS_ZERO and not is_product:
+            elif node.operation not in KEEPS_ZERO | _PARTS and not is_product:
                 return _NOTHING
             if not inside:
                 return _NOTHING
@@ -89,7 +91,7 @@ class Ends:
             end = inside[0]
         return _NOTHING
 
-    def _closed_here(self, node: Node, own: Names, nodes: frozenset[int]) -> tuple[Names, bool]:
+    def _closed_here(self, node: Node, own: Names, nodes: Container[int]) -> tuple[Names, bool]:
         """Say what closes an operation by itself, and whether the walk ends here either way."""
         if node.operation in _PRODUCTS:
             return self._of_product(node, own, nodes), True
@@ -104,7 +106,7 @@ class Ends:
             return (_NOTHING if node.tensors else self._closing_of_all(node, nodes)), True
         return _NOTHING, False
 
-    def _of_product(self, node: Node, own: Names, nodes: frozenset[int]) -> Names:
+    def _of_product(self, node: Node, own: Names, nodes: Container[int]) -> Names:
         """Close a product by its weight and its bias, stored or computed from what is stored."""
         computed = [i for i in node.inputs if i < 0 or not self._stored_names(self._tape.nodes[i])]
         weights = [i for i in computed if i >= 0 and not self._from_data[i]]
@@ -116,13 +118,13 @@ class Ends:
         is_complete = len(computed) - len(weights) == 1 and all(parts)
         return own.union(*parts) if is_complete else _NOTHING
 
-    def _closing_of_all(self, node: Node, nodes: frozenset[int]) -> Names:
+    def _closing_of_all(self, node: Node, nodes: Container[int]) -> Names:
         """Name what silences every operand; nothing where one of them cannot be silenced."""
         parts = [self.closing(i, nodes) for i in node.inputs if i >= 0]
         is_complete = len(parts) == node.num_operands and all(parts)
         return _NOTHING.union(*parts) if is_complete else _NOTHING
 
-    def _of_all(self, infos: tuple[Info, ...], nodes: frozenset[int]) -> Names:
+    def _of_all(self, infos: tuple[Info, ...], nodes: Container[int]) -> Names:
         """Name what silences given tensors, each of which may be stored itself."""
         parts = []
         for info in infos:
@@ -134,7 +136,7 @@ class Ends:
             parts.append(stored or computed)
         return _NOTHING.union(*parts) if all(parts) else _NOTHING
 
-    def _carriers(self, node: Node, nodes: frozenset[int]) -> list[int]:
+    def _carriers(self, node: Node, nodes: Container[int]) -> list[int]:
         """List the operands that belong to a branch; first what was computed from data, and late.
 
         An operation that is no product or sum works on its first operand; others say where, or how

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from secateur.structure._label import Ids, Label
-from secateur.structure._tape import Tape
+from secateur.structure._tape import Product, Tape
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +176,7 @@ def contract(
     right: Operand,
     over: frozenset[int],
     weight: int | None,
+    factors: tuple[int | None, ...] = (),
 ) -> tuple[Label, ...]:
     """Multiply two operands and sum over some axes.
 
@@ -186,6 +187,7 @@ def contract(
         over: Axes that are summed.
         weight: 0 or 1 where the left or right operand is a parameter as it is stored: zeroing its
             slices silences the units that are summed. None where both are computed.
+        factors: Nodes that made the operands, where both are computed.
 
     Returns:
         Labels of the result, still in the frame of the operands.
@@ -200,7 +202,12 @@ def contract(
     result = []
     for label in labels:
         if not label.axes <= over:
+            if weight is None:
+                tape.multiplied.append(label.ids.ravel())
             result.append(tape.join_along(label, over))
+        elif weight is None and tape.inside is not None:
+            node = tape.nodes[-1].index
+            tape.products.append(Product(tape, node, factors, label.ids.ravel()))
         elif weight is None:
             tape.freeze([label], "is summed in a product of two computed tensors")
     for label in parameter:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.structure._label import Ids, Label
+from secateur.structure._split import Place
 from secateur.structure._tape import Grouping, Made, Node, Statistic
 
 Places = Mapping[str, tuple[tuple[str, tuple[Label, ...]], ...]]
@@ -30,6 +31,7 @@ class Evidence:
         places: Module path to its operations and the labels they met, in order, for each mode.
         groupings: How the groups of each convolution were read, by the name of its weight.
         equal_parts: Whether some split at a module, file and line was into equal parts.
+        inside: Places of reshapes that make heads, where units lie inside heads, else None.
         modes: Modes that were traced: False for evaluation, True for training.
         vanished: For each mode and layer: what has no place to compare once the layer is gone.
         statistics: Means and variances over units that the model's own code works out.
@@ -42,7 +44,8 @@ class Evidence:
     scalars: Scalars
     places: tuple[Places, ...]
     groupings: Mapping[str, Grouping]
-    equal_parts: Mapping[tuple[str, str, int], bool]
+    equal_parts: Mapping[Place, bool]
+    inside: frozenset[Place] | None
     modes: tuple[bool, ...]
     vanished: tuple[tuple[Positions, ...], ...] = ()
     statistics: tuple[Statistic, ...] = ()

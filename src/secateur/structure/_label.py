@@ -127,6 +127,11 @@ def reshaped(
     return Label(ids, frozenset(axes), major if major in axes else outermost(frozenset(axes)))
 
 
+def split_axes(old: Sequence[int], new: Sequence[int]) -> frozenset[int]:
+    """Name the axes of a reshaped tensor that several of them make of one, or of several."""
+    return frozenset(a for _, group in _groups(old, new) if len(group) > 1 for a in group)
+
+
 def _is_one(units: NDArray[np.int64]) -> bool:
     """Tell whether all units are the same one, and there is one."""
     first = units.flat[0]

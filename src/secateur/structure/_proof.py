@@ -120,6 +120,7 @@ def find_violation(
             num_ids=len(evidence.component),
             groupings=dict(evidence.groupings),
             equal_parts=dict(evidence.equal_parts),
+            inside=evidence.inside,
             made=dict(variant.made),
             is_retrace=True,
             last=variant.last,

@@ -21,7 +21,7 @@ KEEPS_ZERO = {
     "aten.alias", "aten.celu", "aten.clone", "aten.contiguous",
     "aten.detach", "aten.div", "aten.div_", "aten.dropout", "aten.elu", "aten.elu_", "aten.expand",
     "aten.gelu", "aten.hardswish", "aten.hardswish_", "aten.hardtanh", "aten.hardtanh_",
-    "aten.index",
+    "aten.index", "aten.neg",
     "aten.leaky_relu", "aten.leaky_relu_", "aten.mish", "aten.mish_", "aten.native_dropout",
     "aten.flip", "aten.permute", "aten.relu", "aten.relu_", "aten.reshape", "aten.roll",
     "aten.select", "aten.silu",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from secateur.structure._heads import silenced
 from secateur.structure._label import Ids, Label
 from secateur.structure._structure import Reason, TensorInfo
 from secateur.structure._tape import CONSTANT_ID, Tape
@@ -24,6 +25,7 @@ class Solution:
     Attributes:
         component: Component of every id, ``[ids]``.
         consumed: Whether each id is a slice of a weight that multiplies its unit, ``[ids]``.
+        only_makers: Whether each id is such a slice and makes its unit, too, as nothing else does.
         free: Whether each component is a removable unit, ``[components]``.
         inexact: Index into ``reasons`` for free components under a shared statistic, else -1.
         blame: Index into ``reasons`` why a component is not free, else -1.
@@ -32,6 +34,7 @@ class Solution:
 
     component: NDArray[np.int64]
     consumed: NDArray[np.bool_]
+    only_makers: NDArray[np.bool_]
     free: NDArray[np.bool_]
     inexact: NDArray[np.int64]
     blame: NDArray[np.int64]
@@ -56,8 +59,9 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
     while True:
         apart = (a != CONSTANT_ID) & (b != CONSTANT_ID)
         rest = (np.maximum(a, b)[~apart], Reason(message=_PADDED))
-        freezes = [*tape.freezes, *padded, rest]
         component = connected(tape.num_ids, a[apart], b[apart])
+        silence = silenced(tape, tensors, component)
+        freezes = [*tape.freezes, *silence.loud, *padded, rest]
         frozen = np.zeros(component.max() + 1, dtype=bool)
         frozen[component[_joined([ids for ids, _ in freezes])]] = True
         frozen[component[CONSTANT_ID]] = True
@@ -69,7 +73,7 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
         settled = reached
         a = np.concatenate([a, *(e[0] for e in extra)])
         b = np.concatenate([b, *(e[1] for e in extra)])
-    return _judged(tape, tensors, component, freezes, allow_inexact)
+    return _judged(tape, tensors, component, freezes, silence.ids, allow_inexact)
 
 
 def _padded(tape: Tape, is_padded: NDArray[np.bool_]) -> list[tuple[Ids, Reason]]:
@@ -132,6 +136,7 @@ def _judged(
     tensors: Mapping[str, TensorInfo],
     component: NDArray[np.int64],
     freezes: list[tuple[Ids, Reason]],
+    silencing: Ids,
     allow_inexact: bool,
 ) -> Solution:
     """Decide which components are free: learned, consumed, never fixed."""
@@ -143,6 +148,7 @@ def _judged(
     _write(inexact, component, tape.inexact, reasons)
     blame[component[CONSTANT_ID]] = max(blame[component[CONSTANT_ID]], 0)
     is_consumed = _consumed(tape, component)
+    is_consumed[silencing] = True
     consumed = np.zeros(count, dtype=bool)
     consumed[component[is_consumed]] = True
     by_buffer = np.zeros(count, dtype=bool)
@@ -152,6 +158,10 @@ def _judged(
             made[component[ids[~is_consumed[ids]]]] = True
         else:
             by_buffer[component[ids[is_consumed[ids]]]] = True
+    # What makes one factor of a product multiplies the other; a fused projection makes both.
+    only_makers = np.zeros(len(component), dtype=bool)
+    only_makers[silencing] = ~made[component[silencing]]
+    made[component[silencing]] = True
     unmade = len(reasons)
     reasons.append(Reason(message="no parameter makes these positions"))
     reasons.append(Reason(message="no parameter consumes these positions"))
@@ -162,7 +172,7 @@ def _judged(
     if not allow_inexact:
         blocked = (blame < 0) & (inexact >= 0)
         blame[blocked] = inexact[blocked]
-    return Solution(component, is_consumed, blame < 0, inexact, blame, tuple(reasons))
+    return Solution(component, is_consumed, only_makers, blame < 0, inexact, blame, tuple(reasons))
 
 
 def _consumed(tape: Tape, component: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -31,7 +31,7 @@ from secateur.structure._ties import note_ties
 from secateur.structure._tracer import Tracer
 from secateur.structure._untold import note_untold
 from secateur.structure._watch import watched_calls
-from secateur.structure.rules import attach_info, info_of
+from secateur.structure.rules import attach_info, info_of, keep_scale
 
 
 class Stage:
@@ -253,6 +253,8 @@ class _Functions(TorchFunctionMode):
         note_uses(self._tape, name, args, options, out)
         note_ties(self._tape, name, args, options, out)
         keep_sizes(name, args, options)
+        if func is F.scaled_dot_product_attention:
+            keep_scale(self._tape, args, options)
         return remember_shape(self._tape, func, name, args, out)
 
 

@@ -63,8 +63,18 @@ def note_uses(tape: Tape, name: str, args: Sequence[Any], kwargs: Any, out: Any)
     for number, tensor, axis, stop in handler(args, kwargs, out):
         if isinstance(number, Stored):
             ids = ids_along(tensor, axis % tensor.ndim, stop)
+            if tape.inside is not None:
+                _tie(tape, number, ids)
             node = tape.nodes[-1]
             tape.uses.append(Use(number.source, ids, node.file, node.line))
+
+
+def _tie(tape: Tape, number: Stored, ids: Ids | None) -> None:
+    """Note that a number counts several kinds of units: they stay equally many."""
+    before = (use.ids for use in tape.uses if use.source == number.source and use.ids is not None)
+    first = next(before, None)
+    if first is not None and ids is not None and len(first) == len(ids):
+        tape.ties.append((first, ids, tape.nodes[-1]))
 
 
 def stored_sizes(

@@ -83,7 +83,7 @@ class Family:
 
     Attributes:
         name: Path of the module in which the units are made, such as ``layer1.0.conv1``.
-        kind: ``filter``, ``neuron``, ``head`` or ``channel``.
+        kind: ``filter``, ``neuron``, ``head``, ``dimension`` (inside heads) or ``channel``.
         num_units: U, the number of units at the time of the trace.
         members: Every slice that leaves with a unit.
         inexact: Why removing a unit changes more than masking it would, or None where both agree.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from secateur.structure._allowance import Allowance
 from secateur.structure._label import Ids, Label, axis_label
+from secateur.structure._split import Place, Split
 from secateur.structure._structure import Reason
 
 CONSTANT_ID = 0
@@ -61,6 +62,11 @@ class Node:
     shape: tuple[int, ...] = ()
     num_operands: int = 0
     affine: tuple[Info, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Where the operation is called."""
+        return self.module, self.file, self.line
 
     def reason(self, message: str) -> Reason:
         """Say that something is so because of this operation."""
@@ -190,6 +196,23 @@ class Statistic:
 Made = tuple[tuple[str, str], int]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """A product of two computed tensors that sums over units.
+
+    Attributes:
+        tape: The run it was met in.
+        node: Its index.
+        factors: Nodes that made both tensors.
+        ids: Ids of the units.
+    """
+
+    tape: Tape
+    node: int
+    factors: tuple[int | None, ...]
+    ids: Ids
+
+
 @dataclass(slots=True)
 class Tape:
     """Everything recorded while the model ran once (or twice, in both modes).
@@ -204,9 +227,8 @@ class Tape:
         kept_nodes: Nodes whose result the model keeps for its next call.
         doubts: Nodes that were given the size of a labelled axis as a number.
         uses: Numbers kept by modules that were used as sizes.
-        made: Ids of axes that got their size from a number kept by a module: the number's place,
-            and how often it was used before.
-        num_made: How often each of these numbers was used in this run.
+        made: Ids of axes sized by a number of a module, by its place and how often it was used.
+        num_made: How often each of these numbers was used in this run so far.
         is_retrace: Whether the ids are those of an earlier trace, so that no new ones are made.
         function: Name and arguments of the PyTorch function the model is calling.
         ordinal: How often the running module called that function before.
@@ -219,9 +241,12 @@ class Tape:
         inexact: Ids that share a statistic, and where.
         consumed: Ids of weight slices that multiply the units they belong to.
         joints: Labels that came to vary on several axes.
+        splits: Axes that a reshape split.
+        multiplied: Ids of units that a product of two computed tensors does not sum over.
+        products: Products of two computed tensors that sum over units inside heads.
+        inside: Places of reshapes that make heads, if units lie inside; None if heads are units.
         allowance: What the trace may take, or None.
-        last: The unit of each id where that is the last of a family that had several, else -1, in
-            the trace of a smaller model; None where there are no such ids.
+        last: In a smaller model: the unit of each id that is the last of several, else -1; or None.
     """
 
     num_ids: int = 1
@@ -240,15 +265,18 @@ class Tape:
     ordinal: int = 0
     statistics: list[Statistic] = field(default_factory=list)
     groupings: dict[str, Grouping] = field(default_factory=dict)
-    equal_parts: dict[tuple[str, str, int], bool] = field(default_factory=dict)
+    equal_parts: dict[Place, bool] = field(default_factory=dict)
     ties: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
     edges: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
     freezes: list[tuple[Ids, Reason]] = field(default_factory=list)
     inexact: list[tuple[Ids, Reason]] = field(default_factory=list)
     consumed: list[Ids] = field(default_factory=list)
     joints: list[Label] = field(default_factory=list)
+    splits: list[Split] = field(default_factory=list)
+    multiplied: list[Ids] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    inside: frozenset[Place] | None = None
     last: NDArray[np.int64] | None = None
-
     allowance: Allowance | None = None
 
     def second_pass(self) -> Tape:
@@ -276,8 +304,7 @@ class Tape:
         Returns:
             True for equal by intent: the same position of every part is one unit.
         """
-        node = self.nodes[-1]
-        place = node.module, node.file, node.line
+        place = self.nodes[-1].place
         if self.is_retrace:
             return are_equal and self.equal_parts.get(place, True)
         self.equal_parts[place] = are_equal or self.equal_parts.get(place, False)
@@ -358,15 +385,13 @@ class Tape:
         """Remember where the model's own code takes a statistic over units."""
         node = self.nodes[-1]
         (axis,) = label.axes
-        self.statistics.append(
-            Statistic(node.module, self.function[0], self.ordinal, axis, label.ids.ravel())
-        )
+        found = Statistic(node.module, self.function[0], self.ordinal, axis, label.ids.ravel())
+        self.statistics.append(found)
 
     def charge(self, coefficient: float, factors: Iterable[Ids]) -> None:
         """Book MACs on the running node."""
-        self.charges.append(
-            Charge(self.nodes[-1].index, coefficient, tuple(ids.ravel() for ids in factors))
-        )
+        own = tuple(ids.ravel() for ids in factors)
+        self.charges.append(Charge(self.nodes[-1].index, coefficient, own))
 
     def charge_along(self, ids: Ids) -> None:
         """Multiply what was booked last by one more axis of units."""

@@ -22,10 +22,12 @@ from secateur.structure._branches import find_layers
 from secateur.structure._collector import without_collector
 from secateur.structure._evidence import Evidence, Places, places_of, scalars_of, vanished_with
 from secateur.structure._explain import Grounds
+from secateur.structure._heads import head_reshapes
 from secateur.structure._inventory import Inventory, fresh_twins, take_inventory
 from secateur.structure._label import Ids
 from secateur.structure._proof import Violation, find_violation
 from secateur.structure._solve import Solution, solve
+from secateur.structure._split import Place
 from secateur.structure._stage import Stage
 from secateur.structure._stored import stored_sizes
 from secateur.structure._structure import Family, Reason, StoredSize, Structure
@@ -41,6 +43,7 @@ def trace(
     example_inputs: Any,
     *,
     allow_inexact: bool = False,
+    head_dims: bool = False,
     max_seconds: float = 60.0,
     max_operations: float = 200_000,
 ) -> Structure:
@@ -56,6 +59,8 @@ def trace(
             Costs are those of one forward of this example, its whole batch.
         allow_inexact: Whether units that share a statistic (channels under LayerNorm, RMSNorm or
             GroupNorm) may be removed. Removing one is then not the same as silencing it.
+        head_dims: Whether the units of attention are positions inside its heads, which leave all
+            heads alike, rather than whole heads. The model then runs twice.
         max_seconds: Seconds after which the trace ends with an error.
         max_operations: Operations of one forward after which the trace ends with an error.
 
@@ -76,13 +81,17 @@ def trace(
     """
     allowance = Allowance(max_seconds, max_operations)
     with without_collector():
-        return _traced(model, as_example(example_inputs), allow_inexact, allowance)
+        return _traced(model, as_example(example_inputs), allow_inexact, head_dims, allowance)
 
 
 def _traced(
-    model: nn.Module, example: Example, allow_inexact: bool, allowance: Allowance
+    model: nn.Module, example: Example, allow_inexact: bool, head_dims: bool, allowance: Allowance
 ) -> Structure:
     run = _recorded(model, example, allowance)
+    if head_dims:
+        heads = solve(run.tape, run.inventory.infos, allow_inexact=allow_inexact)
+        inside = head_reshapes(run.tape, heads.component)
+        run = _recorded(model, example, allowance, inside)
     trial = _Trial(model, example, run, allow_inexact)
     trial.settle()
     tape, tensors = run.tape, run.inventory.infos
@@ -140,9 +149,14 @@ class _Run:
     modes: tuple[bool, ...]
 
 
-def _recorded(model: nn.Module, example: Example, allowance: Allowance) -> _Run:
+def _recorded(
+    model: nn.Module,
+    example: Example,
+    allowance: Allowance,
+    inside: frozenset[Place] | None = None,
+) -> _Run:
     inventory = take_inventory(model)
-    tape = Tape(allowance=allowance)
+    tape = Tape(allowance=allowance, inside=inside)
     stage = Stage(model, fresh_twins(inventory, tape), inventory.names)
     _run(stage, tape, example, training=False)
     used = {name for node in tape.nodes for name in node.tensors}
@@ -203,6 +217,7 @@ class _Trial:
             places=self._recorded.places,
             groupings=self._recorded.tape.groupings,
             equal_parts=self._recorded.tape.equal_parts,
+            inside=self._recorded.tape.inside,
             modes=self._recorded.modes,
             statistics=tuple(self._recorded.tape.statistics),
         )

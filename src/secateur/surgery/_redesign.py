@@ -20,6 +20,7 @@ def redesign(
     *,
     initialise: Callable[[nn.Module], object] | None = None,
     allow_inexact: bool = False,
+    head_dims: bool = False,
 ) -> nn.Module:
     """Build a network of found widths with fresh weights, to be trained from the start.
 
@@ -39,6 +40,7 @@ def redesign(
             the family, where families that are not named stay whole.
         initialise: Draws the weights of the smaller network, in place.
         allow_inexact: As in the trace whose units were searched.
+        head_dims: As in the trace whose units were searched.
 
     Returns:
         The network.
@@ -53,7 +55,7 @@ def redesign(
         Linear(in_features=8, out_features=3, bias=True)
     """
     model = build()
-    structure = trace(model, example_inputs, allow_inexact=allow_inexact)
+    structure = trace(model, example_inputs, allow_inexact=allow_inexact, head_dims=head_dims)
     gone = _gone(structure, found)
     constants = _constants(model)
     cut_(model, structure, structure.everything(), gone)

@@ -30,6 +30,7 @@ def verify(
     fraction: float = 0.5,
     seed: int = 0,
     allow_inexact: bool = False,
+    head_dims: bool = False,
 ) -> Verification:
     """Check on a copy in float64 that what is removed is exactly what was silenced.
 
@@ -49,6 +50,7 @@ def verify(
         seed: Seed of what is removed, and of the random values.
         allow_inexact: Whether units under a layer, group or RMS norm are removed, too. The masked
             model then computes such norms over what is left.
+        head_dims: As in `trace`.
 
     Returns:
         What was removed, and the largest difference; ``print`` it.
@@ -71,7 +73,9 @@ def verify(
             "Pass the part of each family to remove, such as fraction=0.5."
         )
     with _double_by_default():
-        return _verified(model, example_inputs, fraction, seed, allow_inexact)
+        return _verified(
+            model, example_inputs, fraction, seed, allow_inexact=allow_inexact, head_dims=head_dims
+        )
 
 
 @contextlib.contextmanager
@@ -86,12 +90,12 @@ def _double_by_default() -> Generator[None]:
 
 
 def _verified(
-    model: nn.Module, example_inputs: Any, fraction: float, seed: int, allow_inexact: bool
+    model: nn.Module, example_inputs: Any, fraction: float, seed: int, **options: bool
 ) -> Verification:
     generator = torch.Generator().manual_seed(seed)
     small = copy_of(model).double()
     randomise_(small, generator)
-    structure = trace(small, _doubled(example_inputs), allow_inexact=allow_inexact)
+    structure = trace(small, _doubled(example_inputs), **options)
     masked = copy_of(small)
     examples = _examples(masked, structure, generator)
     live, difference = structure.everything(), 0.0

@@ -1,6 +1,6 @@
 """What every kind of ATen operation does to labels, one file a kind."""
 
-from secateur.structure.rules._attention import attention
+from secateur.structure.rules._attention import attention, keep_scale
 from secateur.structure.rules._contraction import product
 from secateur.structure.rules._convolution import convolution
 from secateur.structure.rules._indexing import index
@@ -28,6 +28,7 @@ __all__ = [
     "grouped_product",
     "index",
     "info_of",
+    "keep_scale",
     "layer_norm",
     "pack",
     "pointwise",

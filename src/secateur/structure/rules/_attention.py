@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from secateur.structure._coupling import Operand, aligned, contract, couple, reduced
 from secateur.structure._label import Label
+from secateur.structure._tape import Tape
 from secateur.structure.rules._registry import Call, empty_like_shape, info_of, rule
 
 
@@ -30,6 +32,9 @@ def attention(call: Call) -> Any:
     batch = query.ndim - 2
     heads = tuple(query.shape[:-2])
     n, k, d, v = query.shape[-2], key.shape[-2], query.shape[-1], value.shape[-1]
+    scale = call.kwargs.get("scale")
+    if scale is not None:
+        call.tape.nodes[-1].scalars += (scale,)
     frame = [*range(batch)]
     left = _place(info_of(query).labels, [*frame, batch, batch + 2], batch + 3)
     right = _place(key_labels, [*frame, batch + 1, batch + 2], batch + 3)
@@ -39,6 +44,7 @@ def attention(call: Call) -> Any:
         Operand(right, (*heads, 1, k, d)),
         frozenset((batch + 2,)),
         None,
+        (info_of(query).node, info_of(key).node),
     )
     scores = _place(scores, [*frame, batch, batch + 1, -1], batch + 2)
     if mask is not None:
@@ -59,6 +65,22 @@ def attention(call: Call) -> Any:
     if rest == 0:
         return out
     return (out, *(torch.empty(0, device="meta") for _ in range(rest)))
+
+
+def keep_scale(tape: Tape, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Fix the depth of queries and keys where PyTorch works the scale out from it.
+
+    Args:
+        tape: Where freezes go.
+        args: Positional arguments of `torch.nn.functional.scaled_dot_product_attention`.
+        kwargs: Its keyword arguments.
+    """
+    if kwargs.get("scale") is not None:
+        return
+    given = dict(zip(("query", "key"), args, strict=False)) | dict(kwargs)
+    for tensor in (given["query"], given["key"]):
+        depth = [y for y in info_of(tensor).labels if y.axes == {tensor.ndim - 1}]
+        tape.freeze(depth, "sets the scale of the attention, since the model's code gives none")
 
 
 def _is(argument: Any) -> bool:

@@ -42,9 +42,7 @@ def linear(call: Call) -> Tensor:
     bias = call.arg(2, "bias")
     out = empty_like_shape(left, (*left.shape[:-1], weight.shape[0]))
     turned = [x.moved((1, 0), 2) for x in info_of(weight).labels]
-    labels = _multiplied(
-        call, left, turned, weight.shape[::-1], out.ndim, (_stored(left), _stored(weight))
-    )
+    labels = _multiplied(call, left, weight, turned, weight.shape[::-1], out.ndim)
     if bias is not None:
         operands = [Operand(labels, tuple(out.shape)), *call.operands([bias], out.ndim)]
         labels = couple(call.tape, operands)
@@ -63,17 +61,16 @@ def multiply(call: Call, left: Tensor, right: Tensor, ndim: int) -> tuple[Label,
     Returns:
         Labels of the product.
     """
-    names = (_stored(left), _stored(right))
-    return _multiplied(call, left, info_of(right).labels, right.shape, ndim, names)
+    return _multiplied(call, left, right, info_of(right).labels, right.shape, ndim)
 
 
 def _multiplied(
     call: Call,
     left: Tensor,
+    right: Tensor,
     right_labels: Sequence[Label],
     right_shape: Sequence[int],
     ndim: int,
-    stored: tuple[bool, bool],
 ) -> tuple[Label, ...]:
     row = left.ndim > 1
     column = len(right_shape) > 1
@@ -82,8 +79,9 @@ def _multiplied(
     a = _framed(info_of(left).labels, left.shape, batch, ([n] if row else []) + [k])
     b = _framed(right_labels, right_shape, batch, [k] + ([m] if column else []))
     # Of two stored factors, such as learned queries and their projection, the second reads.
-    weight = 1 if stored[1] else (0 if stored[0] else None)
-    labels = contract(call.tape, a, b, frozenset((k,)), weight)
+    weight = 1 if _stored(right) else (0 if _stored(left) else None)
+    factors = (info_of(left).node, info_of(right).node)
+    labels = contract(call.tape, a, b, frozenset((k,)), weight, factors)
     target = [*range(batch), -1, -1, -1]
     if row:
         target[n] = batch

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from secateur.structure._label import Label, outermost, reshaped
+from secateur.structure._label import Label, outermost, reshaped, split_axes
 from secateur.structure._measured import SIZED
+from secateur.structure._split import Split
 from secateur.structure.rules._registry import Call, positive_axes, rule
 
 
@@ -37,13 +38,27 @@ def view(call: Call) -> Tensor:
     source = call.args[0]
     out = call.run()
     last = call.tape.last
-    labels = [reshaped(label, source.shape, out.shape, last) for label in call.labels()]
-    for before, after in zip(call.labels(), labels, strict=True):
-        record_joint(call, before, after)
+    labels = []
+    for before in call.labels():
+        after = reshaped(before, source.shape, out.shape, last)
+        is_split = record_joint(call, before, after)
+        labels.append(_split(call, after, source.shape, out.shape) if is_split else after)
     call.tape.freeze([x for x in labels if not x.axes], "is a single value that loses its axis")
     labels = _one_on_each_axis(call, [x for x in labels if x.axes])
     doubt_sizes(call, labels)
     return call.keep_name(call.put(out, labels))
+
+
+def _split(call: Call, label: Label, old: Sequence[int], new: Sequence[int]) -> Label:
+    """Note an axis that is split; where it is into heads, and units lie inside, unite the heads."""
+    tape, node = call.tape, call.tape.nodes[-1]
+    axes = sorted(label.axes & split_axes(old, new))
+    if len(axes) < 2 or (node.call >= 0 and tape.calls[node.call].proven):
+        return label
+    tape.splits.append(Split(label, tuple(axes), node.place))
+    if tape.inside is None or node.place not in tape.inside:
+        return label
+    return tape.join_along(label, axes[:-1])
 
 
 def _one_on_each_axis(call: Call, labels: list[Label]) -> list[Label]:
@@ -73,10 +88,12 @@ def _one_on_each_axis(call: Call, labels: list[Label]) -> list[Label]:
     return kept
 
 
-def record_joint(call: Call, before: Label, after: Label) -> None:
-    """Remember a label that came to vary on more axes than before."""
-    if len(after.axes) > len(before.axes):
+def record_joint(call: Call, before: Label, after: Label) -> bool:
+    """Remember a label that came to vary on more axes than before, and say whether it did."""
+    is_joint = len(after.axes) > len(before.axes)
+    if is_joint:
         call.tape.joints.append(after)
+    return is_joint
 
 
 def doubt_sizes(call: Call, labels: Sequence[Label]) -> None:
