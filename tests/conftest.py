@@ -7,11 +7,11 @@ import random
 from collections.abc import Iterator
 
 import hypothesis
+import lightning_fabric  # noqa: F401 (sets environment variables when imported)
 import numpy as np
 import pytest
 import torch
 
-import secateur.cli  # noqa: F401 (lightning-fabric sets environment variables when imported)
 from tests.clean_room import Snapshot
 
 SEED_VARIABLE = "SECATEUR_TEST_SEED"
