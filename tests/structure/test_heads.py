@@ -188,6 +188,18 @@ def test_it_is_the_queries_that_silence_a_position():
     assert not torch.allclose(masked(X.double()), model(X.double()), atol=1e-4)
 
 
+def test_the_rows_of_a_fused_projection_make_positions_and_silence_them():
+    (family,) = trace(_Fused(), X, head_dims=True).families
+    assert [m.consumes for m in family.members if m.tensor == "qkv.weight"] == [True, False]
+
+
+def test_pruning_narrows_the_heads_of_a_network():
+    model = _Attention()
+    pruned = secateur.prune(model, X, score="magnitude", target_macs=0.7, head_dims=True)
+    assert (model.num_heads, model.head_dim) == (3, 2)
+    assert pruned.macs[1] <= 0.7 * pruned.macs[0]
+
+
 class _Default(_FreeWidth):
     def mixed(self, q, k, v):
         return F.scaled_dot_product_attention(q, k, v)
