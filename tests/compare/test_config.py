@@ -40,6 +40,12 @@ def test_a_control_can_have_other_settings(tmp_path):
     assert read(tmp_path, more).all_methods["complexity-aware"].settle_at == 0.5
 
 
+def test_an_override_reaches_the_settings_of_one_method(tmp_path):
+    more = '[methods.mine]\nrecipe = "prune"\nscore = "taylor"\n'
+    found = read(tmp_path, more, overrides=["methods.mine.rounds=3"]).methods["mine"]
+    assert (found.score, found.rounds) == ("taylor", 3)
+
+
 @pytest.mark.parametrize(
     ("fine_tune", "pretraining", "fine_tuning"),
     [
@@ -122,6 +128,10 @@ def test_a_wrong_setting_is_named(tmp_path, more, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        (
+            "methods.random.scor=taylor",
+            "methods.random.recipe is missing in FILE",
+        ),
         ("budgets=[1.0]", "budgets.0 is 1.0 in FILE; allowed is a number less than 1."),
         ("budgets=[]", "budgets is [] in FILE; allowed is a list of at least 1."),
         ("budgets=[0.5, 0.5]", "[budgets] in FILE: a value stands in it twice."),

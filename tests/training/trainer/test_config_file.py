@@ -139,9 +139,14 @@ def test_a_whole_number_serves_as_a_number(file):
             "Write for example training.epochs=10.",
         ),
         (
-            "a.b.c=1",
-            "The override 'a.b.c=1' is not of the form section.name=value. "
+            "training..epochs=1",
+            "The override 'training..epochs=1' is not of the form section.name=value. "
             "Write for example training.epochs=10.",
+        ),
+        (
+            "a.b.c=1",
+            "a in FILE is not a setting. The top of a config knows name, model, data, training, "
+            "search.",
         ),
     ],
 )

@@ -117,7 +117,7 @@ def _json(value: object) -> str:
 def _apply(table: Table, override: str) -> None:
     path, equals, text = override.partition("=")
     *sections, name = path.strip().split(".")
-    if not equals or not name or len(sections) > 1:
+    if not equals or not all([*sections, name]):
         raise UsageError(
             f"The override {override!r} is not of the form section.name=value. "
             "Write for example training.epochs=10."
