@@ -34,6 +34,12 @@ def test_every_command_and_every_option_has_a_help():
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
 
 
+def test_no_command_is_described_by_half_a_sentence():
+    listed = run("--help").output.partition("Commands:")[2]
+    assert len(listed.strip().splitlines()) == len(COMMANDS)
+    assert "..." not in listed
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_shown(command):
     result = run(command, "--help")

@@ -12,6 +12,7 @@ from secateur._version import __version__
 from secateur.cli._compare import compare
 from secateur.cli._demo import demo
 from secateur.cli._export import export
+from secateur.cli._options import INTERRUPTED
 from secateur.cli._prune import prune
 from secateur.cli._report import report
 from secateur.cli._screen import error_screen
@@ -21,7 +22,6 @@ from secateur.errors import SecateurError
 from secateur.training.trainer import InterruptedRunError
 
 MISTAKE = 2
-INTERRUPTED = 130
 
 
 class _Commands(TyperGroup):

@@ -9,12 +9,11 @@ import typer
 
 from secateur.cli._compare_progress import CompareProgress
 from secateur.cli._compare_table import compare_table
+from secateur.cli._options import INTERRUPTED, Settings
 from secateur.cli._screen import error_screen, screen
 from secateur.compare import compare as carry_out
 from secateur.compare import read_compare_config
 from secateur.training.trainer import InterruptedRunError
-
-INTERRUPTED = 130
 
 
 def compare(
@@ -25,16 +24,9 @@ def compare(
         Path | None,
         typer.Option(help="Folder of the comparison.", show_default="runs/NAME"),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.NAME=VALUE",
-            help="Change a setting of the config, such as training.epochs=10. Can be repeated.",
-        ),
-    ] = None,
+    settings: Settings = None,
 ) -> None:
-    """Train every method at every budget with every seed; typed again it goes on where it was."""
+    """Train several methods on one job and compare them. Typed again, it goes on where it was."""
     found = read_compare_config(config, settings or [])
     folder = out or Path("runs") / found.name
     with CompareProgress(error_screen()) as progress:

@@ -25,7 +25,7 @@ def demo(
         Path | None, typer.Option(help="Folder of both runs.", show_default="runs/demo-TIMESTAMP")
     ] = None,
 ) -> None:
-    """Train a network on handwritten digits twice: as it is, and finding its own size."""
+    """Train a network on digits as it is, and finding its own size."""
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     dense = trainer.create_run(demo_config(seed, price=None), folder / "dense")
     found = trainer.create_run(demo_config(seed, price=PRICE), folder / "found")

@@ -29,7 +29,10 @@ def export(
         Path | None, typer.Option(help="File to write.", show_default="RUN/model.onnx or .pt2")
     ] = None,
 ) -> None:
-    """Export the network of a finished run; the file is run and compared before it is kept."""
+    """Export the network of a finished run for other runtimes.
+
+    The file is run and compared with the network before it is kept.
+    """
     with error_screen().status(f"Exporting to {to.value}"):
         model, images = trainer.load_network(run)
         path = storage.export(model, images, out or run / f"model.{to.value}", to=to.value)

@@ -12,6 +12,7 @@ from torch import nn
 from secateur.cli._screen import error_screen, screen
 from secateur.data import Batches, Dataset
 from secateur.methods import prune as prune_network
+from secateur.methods.scores import SCORES
 from secateur.storage import save
 from secateur.training import trainer
 
@@ -25,9 +26,11 @@ def prune(
         float | None,
         typer.Option(help="Parameters to keep, as a share of the network's, in (0, 1)."),
     ] = None,
-    score: Annotated[str, typer.Option(help="What ranks the units.")] = "taylor",
+    score: Annotated[
+        str, typer.Option(help=f"What ranks the units: {', '.join(SCORES)}.")
+    ] = "taylor",
     rounds: Annotated[
-        int, typer.Option(help="Removals, with scores measured anew before each.")
+        int, typer.Option(min=1, help="Removals, with scores measured anew before each.")
     ] = 1,
     batches: Annotated[
         int, typer.Option(min=1, help="Batches of training images the score is measured on.")

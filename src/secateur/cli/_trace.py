@@ -53,7 +53,10 @@ def trace(
         ),
     ] = None,
 ) -> None:
-    """Show families of units, removable layers, MACs and parameters, and what is fixed and why."""
+    """Show what a network is made of, and what of it can go.
+
+    That is: families of units, removable layers, MACs and parameters, and what is fixed and why.
+    """
     is_reference = "/" not in model and ":" not in model
     shape = _shape(example or ("1,3,32,32" if is_reference else "1,3,224,224"))
     with error_screen().status(f"Tracing {model}"):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from secateur.cli._options import Settings
 from secateur.cli._outcome_table import single_table
 from secateur.cli._run_progress import RunProgress
 from secateur.cli._screen import error_screen, screen
@@ -25,16 +26,12 @@ def train(
         Path | None,
         typer.Option(help="Folder of the run.", show_default="runs/NAME-TIMESTAMP"),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.NAME=VALUE",
-            help="Change a setting of the config, such as training.epochs=10. Can be repeated.",
-        ),
-    ] = None,
+    settings: Settings = None,
 ) -> None:
-    """Train a network, with structure discovery where the config has a [search] section."""
+    """Train a network from a config, or go on with a stopped run.
+
+    Structure is discovered where the config has a section [search].
+    """
     run = _run_folder(config, resume, out, settings or [])
     with RunProgress(error_screen()) as progress:
         outcome = trainer.train(run, on_progress=progress.run(run.name))
