@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from secateur.errors import UsageError
 from secateur.gates import Gates
-from secateur.methods.scores._live_units import live_units, only_live
+from secateur.methods.scores._live_units import only_live
 from secateur.methods.scores._measuring import measuring
 from secateur.methods.scores._protocol import Loss, Subject
 
@@ -58,16 +58,22 @@ class Oracle:
         Returns:
             L(without u) - L in nats, ``[U]``, float64 on the CPU; 0 for what is gone.
         """
-        live_U = live_units(subject.live)
-        unit_V = torch.nonzero(live_U).flatten()
-        total_U = torch.zeros(len(live_U), dtype=torch.float64)
+        # A call silences units of one family: what lies in front of all of them is computed once.
+        offsets = subject.structure.offsets[:-1]
+        together = [
+            unit_N
+            for start, family_U in zip(offsets, subject.live.units, strict=True)
+            if family_U.any()
+            for unit_N in (start + torch.nonzero(family_U).flatten()).split(self._num_together)
+        ]
+        total_U = torch.zeros(subject.structure.num_units, dtype=torch.float64)
         gates = Gates(subject.model, subject.structure, subject.live)
         num_batches = 0
         with measuring(subject.model), torch.no_grad():
             runner = _Runner(subject, gates)
             for batch in subject.data():
                 dense = float(subject.loss_of(batch))
-                for unit_N in unit_V.split(self._num_together) if len(unit_V) else ():
+                for unit_N in together:
                     total_U[unit_N] += runner.losses_without(unit_N, batch) - dense
                 num_batches += 1
         return only_live(total_U / num_batches, subject.live)
@@ -96,7 +102,7 @@ class _Runner:
         for family, (start, end) in enumerate(itertools.pairwise(offsets)):
             on_FU[family, start:end] = False
         try:
-            together_F = torch.cat([self._at_once(on_NU, batch) for on_NU in on_FU.split(8)])
+            together_F = torch.cat([self._at_once(on_NU, batch) for on_NU in on_FU.split(1)])
         except RuntimeError:  # what vmap raises for data-dependent code and unsupported operations
             return False
         return torch.allclose(together_F, self._one_by_one(on_FU, batch), rtol=1e-5, atol=1e-7)
@@ -110,14 +116,24 @@ class _Runner:
         return torch.tensor(losses, dtype=torch.float64)
 
     def _at_once(self, on_NU: Tensor, batch: Any) -> Tensor:
-        names, gates = self._gates.names, self._gates
+        gates = self._gates
         assert self._subject.loss is not None
         model = _LossOf(self._subject.model, self._subject.loss)
+        # A weight that stays when all of these units go stays when one of them does. Left to the
+        # model, it is one weight for all N, and so is what comes out of the layers before.
+        without_all = gates.weights_at(on_NU.all(dim=0).float())
+        changed = [
+            number
+            for number, (weight, parameter) in enumerate(
+                zip(without_all, gates.parameters, strict=True)
+            )
+            if not torch.equal(weight, parameter)
+        ]
 
         def loss_at(gate_U: Tensor) -> Tensor:
-            weights = zip(names, gates.weights_at(gate_U), strict=True)
-            changed = {f"model.{name}": weight for name, weight in weights}
-            loss: Tensor = torch.func.functional_call(model, changed, (batch,))
+            weights = gates.weights_at(gate_U)
+            replaced = {f"model.{gates.names[number]}": weights[number] for number in changed}
+            loss: Tensor = torch.func.functional_call(model, replaced, (batch,))
             return loss
 
         losses_N: Tensor = torch.func.vmap(loss_at)(on_NU.float())
