@@ -83,7 +83,7 @@ def test_a_missing_library_names_the_extra(package, monkeypatch):
     monkeypatch.setattr(importlib, "import_module", absent)
     message = (
         f"Model {package}/resnet18 needs {package}, which is not installed. "
-        'Install it with: pip install "secateur[vision]"'
+        "Install it with: pip install '.[vision]' in a clone of secateur."
     )
     with pytest.raises(UsageError, match=re.escape(message)):
         build(f"{package}/resnet18", 10, 3, 32)

@@ -188,7 +188,8 @@ def test_missing_packages_are_named_with_the_command(
     with pytest.raises(UsageError) as caught:
         export(small_cut(), torch.ones(2, 3), tmp_path / "net.onnx")
     assert str(caught.value) == (
-        'to="onnx" needs onnxscript, which is not installed. Run: pip install "secateur[export]"'
+        'to="onnx" needs onnxscript, which is not installed. '
+        "Run: pip install '.[export]' in a clone of secateur."
     )
 
 

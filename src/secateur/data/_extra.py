@@ -28,5 +28,5 @@ def import_extra(module: str, needed_by: str) -> ModuleType:
             raise
         raise UsageError(
             f"Data set {needed_by!r} needs the package {package}, which is not installed. "
-            'Install it with: pip install "secateur[vision]"'
+            "Install it with: pip install '.[vision]' in a clone of secateur."
         ) from error

@@ -91,7 +91,7 @@ def _import(library: Library, name: str) -> ModuleType:
             raise
         raise UsageError(
             f"Model {library.package}/{name} needs {library.package}, which is not installed. "
-            'Install it with: pip install "secateur[vision]"'
+            "Install it with: pip install '.[vision]' in a clone of secateur."
         ) from error
 
 

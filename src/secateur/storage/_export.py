@@ -224,7 +224,7 @@ def _require(*packages: str) -> None:
     if missing:
         raise UsageError(
             f'to="onnx" needs {" and ".join(missing)}, which {_are(missing)} not installed. '
-            'Run: pip install "secateur[export]"'
+            "Run: pip install '.[export]' in a clone of secateur."
         )
 
 
