@@ -72,6 +72,21 @@ def test_a_wrong_setting_is_named(config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_mistake_leaves_no_folder_in_the_way_of_the_next_attempt(config, tmp_path):
+    result = run("train", config, "--out", tmp_path / "run", "--set", "model.name=lenet6")
+    assert result.exit_code == 2
+    assert "There is no model 'lenet6'" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_in_a_run_that_was_begun_before_leaves_it_alone(tmp_path):
+    folder = trainer.create_run(tiny_config(search=None, epochs=2), tmp_path / "run")
+    wrong = (folder / "config.toml").read_text().replace('"digits"', '"digit"')
+    (folder / "config.toml").write_text(wrong)
+    assert run("train", "--resume", folder).exit_code == 2
+    assert (folder / "config.toml").read_text() == wrong
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -11,7 +11,7 @@ from secateur.cli._options import Settings
 from secateur.cli._outcome_table import single_table
 from secateur.cli._run_progress import RunProgress
 from secateur.cli._screen import error_screen, screen
-from secateur.errors import UsageError
+from secateur.errors import SecateurError, UsageError
 from secateur.training import trainer
 
 
@@ -28,13 +28,15 @@ def train(
     ] = None,
     settings: Settings = None,
 ) -> None:
-    """Train a network from a config, or go on with a stopped run.
-
-    Structure is discovered where the config has a section [search].
-    """
+    """Train a network from a config. With a section [search] it finds its own structure."""
     run = _run_folder(config, resume, out, settings or [])
-    with RunProgress(error_screen()) as progress:
-        outcome = trainer.train(run, on_progress=progress.run(run.name))
+    try:
+        with RunProgress(error_screen()) as progress:
+            outcome = trainer.train(run, on_progress=progress.run(run.name))
+    except SecateurError:
+        if resume is None:  # a mistake in the config leaves no folder that would be in the way
+            trainer.discard_unbegun(run)
+        raise
     screen().print(single_table(outcome))
     screen().print(f"Report: {outcome.report}", soft_wrap=True)
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from secateur.errors import StorageError, UsageError
-from secateur.training.trainer import create_run, is_finished, open_run
+from secateur.training.trainer import create_run, discard_unbegun, is_finished, open_run
 from tests.training.trainer.tiny_runs import tiny_config
 
 
@@ -51,3 +51,14 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"run cannot be made \(Not a directory\)"):
         create_run(tiny_config(), tmp_path / "file/run")
+
+
+def test_only_a_run_in_which_nothing_happened_is_discarded(tmp_path):
+    run = create_run(tiny_config(), tmp_path / "run")
+    (run / "events.jsonl").write_text('{"event": "start"}\n')
+    discard_unbegun(run)
+    assert (run / "config.toml").exists()
+    (run / "events.jsonl").write_text("")
+    (run / "notes.txt").write_text("mine")
+    discard_unbegun(run)
+    assert [file.name for file in run.iterdir()] == ["notes.txt"]

@@ -33,7 +33,12 @@ from secateur.training.trainer._parts import (
     place,
 )
 from secateur.training.trainer._progress import OnProgress, Progress
-from secateur.training.trainer._run_folder import create_run, is_finished, open_run
+from secateur.training.trainer._run_folder import (
+    create_run,
+    discard_unbegun,
+    is_finished,
+    open_run,
+)
 from secateur.training.trainer._sample import batch_loss, training_sample
 from secateur.training.trainer._settings_file import check_settings, read_table, write_settings
 from secateur.training.trainer._threads import own_threads
@@ -67,6 +72,7 @@ __all__ = [
     "check_settings",
     "count_macs",
     "create_run",
+    "discard_unbegun",
     "evaluate",
     "folder_name",
     "is_finished",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from secateur.errors import StorageError, UsageError
@@ -48,6 +49,20 @@ def create_run(config: Config, out: Path | None = None) -> Path:
             "Choose a folder that can be written with --out."
         ) from error
     return run
+
+
+def discard_unbegun(run: Path) -> None:
+    """Delete what `create_run` made if nothing has happened in the run yet; others stay.
+
+    Args:
+        run: The folder; it goes if nothing else lies in it.
+    """
+    events = run / EVENTS
+    with suppress(OSError):
+        if not events.exists() or events.stat().st_size == 0:
+            events.unlink(missing_ok=True)
+            (run / CONFIG).unlink(missing_ok=True)
+            run.rmdir()
 
 
 def open_run(run: Path) -> Config:
