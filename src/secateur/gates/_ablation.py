@@ -19,6 +19,8 @@ class Ablation:
         off_VRU: True where a mask silences a unit, bool ``[V, R, U]``. Samples of the batch are
             dealt out to the R masks in equal, contiguous parts, and each sample is evaluated V
             times: two masks on one sample can be compared without the chance of the sample.
+            A family with a consumer inside a fused call, such as a recurrent layer, gets the
+            first mask for the whole batch; the others stay unmeasured for it.
         sampled: Families whose masks are measured.
         exact: Families for which inner products of single units are asked for instead.
     """

@@ -2,7 +2,8 @@
 
 A unit's consumers are the calls whose weights its gate multiplies. Each is made a second time with
 units silenced; the norm that follows keeps the statistics of the base path, the activation that
-follows is applied, and there both outputs are compared. Nothing of the second path goes on.
+follows is applied, and there both outputs are compared. Nothing of the second path goes on. Where
+consumers are inside a fused call, the whole call is made a second time, with zeros in its weights.
 
 Letters: U units over all families, F families, R masks.
 """
@@ -47,6 +48,7 @@ class DamageMeter:
         self._structure = structure
         self._slots: dict[int, list[FamilySlot]] = {}
         self._needed: list[set[int]] = [set() for _ in structure.families]
+        self._together: set[int] = set()
         # Held, so that the numbers of these objects stay theirs.
         self._parameters: list[nn.Parameter] = []
         for slot in find_slots(structure, live):
@@ -71,7 +73,7 @@ class DamageMeter:
         Returns:
             What was measured.
         """
-        recorder = Recorder(self._slots, ablation, num_samples, len(self._needed))
+        recorder = Recorder(self._slots, ablation, num_samples, len(self._needed), self._together)
         with torch.no_grad():
             with recorder:
                 forward()

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from secateur.gates._ablation import Ablation, Damage
 from secateur.gates._consumption import Consumption, consumption
+from secateur.gates._fused import FusedCall, Silence, first_tensor, fused
 from secateur.gates._steady_norms import held_scale, is_norm
 from secateur.structure import Structure, tensors_in
 
@@ -53,7 +54,7 @@ class _Pending:
     """An output on the base path, and what it would be with units of a family silenced."""
 
     base: Tensor
-    call: Consumption
+    call: Consumption | None
     silenced: dict[tuple[int, int], Tensor]
     exact: list[FamilySlot]
     scale_C: Tensor | None = None
@@ -73,7 +74,16 @@ class _Account:
 
 
 class Recorder(TorchFunctionMode):
-    """Watches one forward pass call by call."""
+    """Watches one forward pass call by call.
+
+    Args:
+        slots: Where families are consumed, by the number of the parameter object.
+        ablation: What to measure.
+        num_samples: Number of samples in the batch.
+        num_families: F.
+        together: Families with a consumer inside a fused call: the whole batch gets their first
+            mask. Families that turn out to be such are added, for the next forward pass.
+    """
 
     def __init__(
         self,
@@ -81,11 +91,14 @@ class Recorder(TorchFunctionMode):
         ablation: Ablation,
         num_samples: int,
         num_families: int,
+        together: set[int],
     ) -> None:
         super().__init__()
         self._slots = slots
         self._ablation = ablation
         self._num_families = num_families
+        self._together = together
+        self._late: set[int] = set()
         self._num_masks = max(1, min(ablation.off_VRU.shape[1], num_samples))
         self._off: Tensor | None = None
         self._pending: dict[int, _Pending] = {}
@@ -109,9 +122,13 @@ class Recorder(TorchFunctionMode):
                 return followed
             for tensor in tensors_in((args, given)):
                 self._settle(tensor)
+        inside = fused(func, args, given)
         result = func(*args, **given)
+        if inside is not None:
+            self._open_fused(inside, first_tensor(result))
+            return result
         call = consumption(func, args, given)
-        if call is not None and id(call.weight) in self._slots and isinstance(result, Tensor):
+        if call is not None and isinstance(result, Tensor):
             self._open(call, result)
         return result
 
@@ -133,7 +150,7 @@ class Recorder(TorchFunctionMode):
         whole = {
             family: account
             for family, account in self._accounts.items()
-            if account.seen >= needed[family]
+            if account.seen >= needed[family] and family not in self._late
         }
         device = next((a.energy_R.device for a in whole.values()), torch.device("cpu"))
         shape = (*self._ablation.off_VRU.shape[:2], self._num_families)
@@ -162,11 +179,13 @@ class Recorder(TorchFunctionMode):
 
     def _open(self, call: Consumption, base: Tensor) -> None:
         """Make the second evaluations of a consumer."""
+        parameter = self._behind(call.weight)
+        if parameter is None:
+            return
         wanted = [
             slot
-            for slot in self._slots[id(call.weight)]
-            if slot.axis == call.axis
-            and slot.family in self._ablation.sampled | self._ablation.exact
+            for slot in self._wanted(parameter)
+            if _runs_along(parameter, slot.axis, call.weight, call.axis)
         ]
         rows = len(call.input)
         if not wanted or rows < self._num_masks:
@@ -177,7 +196,7 @@ class Recorder(TorchFunctionMode):
         # Inner products across two slots of one family would be missing.
         pending.is_linear = len({slot.family for slot in wanted}) == len(wanted)
         for slot in wanted:
-            self._account(slot.family, base.device).seen.add(id(call.weight))
+            self._account(slot.family, base.device).seen.add(id(parameter))
             if slot.family in self._ablation.exact:
                 pending.exact.append(slot)
             else:
@@ -185,9 +204,45 @@ class Recorder(TorchFunctionMode):
                 before = off.get(slot.family)
                 off[slot.family] = off_VRP if before is None else before | off_VRP
         for family, off_VRP in off.items():
+            masks_D = torch.zeros_like(row_D) if family in self._together else row_D
             for variant, off_RP in enumerate(off_VRP):
-                pending.silenced[family, variant] = call.silenced(off_RP, row_D)
+                pending.silenced[family, variant] = call.silenced(off_RP, masks_D)
         self._pending[id(base)] = pending
+
+    def _open_fused(self, call: FusedCall, base: Tensor) -> None:
+        """Make the second evaluations of a call with consumers inside, one mask for all samples."""
+        weights = {id(tensor): tensor for tensor in call.tensors if id(tensor) in self._slots}
+        wanted = [(weight, slot) for weight in weights.values() for slot in self._wanted(weight)]
+        if not wanted:
+            return
+        pending = _Pending(base, None, {}, [], is_linear=False)
+        silences: dict[tuple[int, int], list[Silence]] = {}
+        for weight, slot in wanted:
+            if slot.family not in self._together:
+                self._together.add(slot.family)
+                # Consumers before this one had other masks.
+                self._late |= {slot.family} & self._accounts.keys()
+            self._account(slot.family, base.device).seen.add(id(weight))
+            if slot.family in self._ablation.exact:
+                pending.exact.append(slot)
+                continue
+            for variant, off_RP in enumerate(self._off_at(slot, base.device)):
+                silence = (weight, slot.axis, off_RP[0].nonzero().flatten())
+                silences.setdefault((slot.family, variant), []).append(silence)
+        for key, together in silences.items():
+            pending.silenced[key] = call.silenced(together)
+        self._pending[id(base)] = pending
+
+    def _behind(self, weight: Tensor) -> Tensor | None:
+        """Return the parameter with slots that a weight is, or is a view of."""
+        for tensor in (weight, weight._base):
+            if tensor is not None and id(tensor) in self._slots:
+                return tensor
+        return None
+
+    def _wanted(self, parameter: Tensor) -> list[FamilySlot]:
+        asked = self._ablation.sampled | self._ablation.exact
+        return [slot for slot in self._slots[id(parameter)] if slot.family in asked]
 
     def _follow(
         self,
@@ -229,7 +284,8 @@ class Recorder(TorchFunctionMode):
         for key, silenced in pending.silenced.items():
             # Zero where nothing changed, to the last bit.
             pending.silenced[key] = result + scale * (silenced - before)
-        if func is F.batch_norm and (pending.call.channel == 1 or before.dim() == 2):
+        over_outputs = pending.call is not None and pending.call.channel == 1
+        if func is F.batch_norm and (over_outputs or before.dim() == 2):
             own = scale.flatten()
             pending.scale_C = own if pending.scale_C is None else pending.scale_C * own
         else:
@@ -245,26 +301,31 @@ class Recorder(TorchFunctionMode):
         energy = base.square().sum(dtype=torch.float64)
         # An output that is zero everywhere counts as measured: nothing can be damaged there.
         energy = energy.clamp_min(torch.finfo(torch.float32).tiny)
-        exact = pending.is_linear and pending.call.has_covariance
+        call = pending.call
+        exact = call is not None and pending.is_linear and call.has_covariance
         # Counted on the CPU: no device has to be waited for.
         lengths_R = torch.bincount(self._rows(len(base)), minlength=self._num_masks).to(base.device)
         share_R = lengths_R.double() / len(base)
         for (family, variant), silenced in pending.silenced.items():
             account = self._account(family, base.device)
-            change_D = (silenced.to(base.dtype) - base).square().flatten(1).sum(dim=1)
+            change = (silenced.to(base.dtype) - base).square()
+            account.is_quadratic &= exact
+            if family in self._together:
+                account.change_VR[variant, 0] += change.sum(dtype=torch.float64)
+                account.energy_R[0] += energy * (variant == 0)
+                continue
             # A scatter-add of floats is not reproducible on GPUs; sums of segments are.
             account.change_VR[variant] += torch.segment_reduce(
-                change_D.double(), "sum", lengths=lengths_R, unsafe=True
+                change.flatten(1).sum(dim=1).double(), "sum", lengths=lengths_R, unsafe=True
             )
             account.energy_R += energy * share_R * (variant == 0)
-            account.is_quadratic &= exact
         for slot in pending.exact:
             self._add_gram(pending, slot, energy, exact)
 
     def _add_gram(self, pending: _Pending, slot: FamilySlot, energy: Tensor, exact: bool) -> None:
         account = self._account(slot.family, energy.device)
         account.is_quadratic &= exact
-        if not exact:
+        if not exact or pending.call is None:
             return
         outputs = pending.call.weight.shape[1 - pending.call.axis]
         scale = pending.scale_C
@@ -295,3 +356,11 @@ class Recorder(TorchFunctionMode):
         off_VRP = self._off.new_zeros(*self._off.shape[:2], slot.size)
         off_VRP[..., slot.position.to(device)] = self._off[..., slot.unit.to(device)]
         return off_VRP
+
+
+def _runs_along(parameter: Tensor, axis: int, weight: Tensor, other: int) -> bool:
+    """Say whether an axis of a weight is the whole of an axis of the parameter behind it."""
+    if weight is parameter:
+        return axis == other
+    same_step = weight.stride(other) == parameter.stride(axis)
+    return same_step and weight.shape[other] == parameter.shape[axis]
