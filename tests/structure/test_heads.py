@@ -287,6 +287,22 @@ def test_without_the_option_heads_are_units():
     assert (family.kind, family.num_units) == ("head", 3)
 
 
+class _Biased(_FreeWidth):
+    """Every head is given a bias of its own from outside, so that heads cannot leave."""
+
+    def mixed(self, q, k, v):
+        slopes = torch.tensor([1.0, 0.5, 0.25]).view(3, 1, 1)
+        distance = torch.arange(q.shape[2]) - torch.arange(q.shape[2])[:, None]
+        return (q @ k.transpose(-1, -2) + slopes * distance).softmax(-1) @ v
+
+
+def test_positions_leave_heads_that_cannot_leave_themselves():
+    heads = trace(_Biased(), X).explain("q.weight").axes[0].holdings
+    assert heads == ()
+    assert [family.num_units for family in trace(_Biased(), X, head_dims=True).families] == [4, 4]
+    assert verify(_Biased(), X, head_dims=True).difference <= 1e-12
+
+
 class _Shuffled(nn.Module):
     """A reshape that is no business of heads, beside one that is."""
 

@@ -48,10 +48,20 @@ def head_reshapes(tape: Tape, component: NDArray[np.int64]) -> frozenset[Place]:
 
 
 def _lies_between(split: Split, component: NDArray[np.int64]) -> bool:
-    """Tell whether units vary along an axis that came of a split, but not along the inner one."""
+    """Tell whether a split lies between units, or makes up one unit, rather than inside units.
+
+    Inside of units lie the pairs of a rotary embedding. One unit are heads that something unites.
+
+    Args:
+        split: An axis that was split.
+        component: Component of every id.
+
+    Returns:
+        False where it only arranges the inside of units.
+    """
     found = component[split.label.ids]
     *outer, inner = ((found != found.take([0], axis=axis)).any() for axis in split.axes)
-    return any(outer) and not inner
+    return not inner and (any(outer) or split.label.axes <= set(split.axes))
 
 
 def inside_heads(tape: Tape, component: NDArray[np.int64]) -> NDArray[np.bool_]:
