@@ -267,6 +267,9 @@ def test_prune_writes_a_smaller_network_that_training_can_go_on_with(finished, c
     end = json.loads((tmp_path / "on" / "events.jsonl").read_text().splitlines()[-1])
     begun, _ = trainer.load_network(folder)
     assert end["params"] < 0.9 * sum(p.numel() for p in begun.parameters())
+    assert trainer.open_run(folder).search is not None
+    assert trainer.open_run(tmp_path / "on").search is None
+    assert end["macs"] / trainer.read_outcome(folder).macs == pytest.approx(share / 100, abs=6e-4)
 
 
 def test_prune_without_a_target_or_with_an_unknown_score_says_what_to_give(finished, tmp_path):

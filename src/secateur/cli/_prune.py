@@ -13,8 +13,11 @@ from secateur.cli._screen import error_screen, screen
 from secateur.data import Batches, Dataset
 from secateur.methods import prune as prune_network
 from secateur.methods.scores import SCORES
+from secateur.report.kit import write_beside
 from secateur.storage import save
 from secateur.training import trainer
+
+CONFIG = "train.toml"
 
 
 def prune(
@@ -65,13 +68,18 @@ def prune(
         )
         after = _accuracy(network, dataset, config, device)
         save(network, folder)
-    screen().print(pruned)
-    screen().print(f"Validation accuracy: {before:.2%} before, {after:.2%} after.", soft_wrap=True)
-    screen().print(f"Saved: {folder}", soft_wrap=True)
-    screen().print(
-        f"Train it on with: secateur train {run / 'config.toml'} --set model.weights={folder}",
-        soft_wrap=True,
-    )
+        write_beside(folder / CONFIG, trainer.write_config(_training_on(config, folder)))
+    shown = screen()
+    shown.print(str(pruned), markup=False, highlight=False, soft_wrap=True)
+    shown.print(f"Validation accuracy: {before:.2%} before, {after:.2%} after.", soft_wrap=True)
+    shown.print(f"Saved: {folder}", soft_wrap=True)
+    shown.print(f"Train it on with: secateur train {folder / CONFIG}", soft_wrap=True)
+
+
+def _training_on(config: trainer.Config, folder: Path) -> trainer.Config:
+    """Return the settings of the run, begun with the pruned network and without a search."""
+    model = config.model.model_copy(update={"weights": str(folder.resolve())})
+    return config.model_copy(update={"model": model, "search": None})
 
 
 def _accuracy(
