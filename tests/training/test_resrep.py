@@ -1,9 +1,11 @@
 """ResRep attached to real trainings of tiny networks."""
 
 import copy
+import gc
 import json
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -303,3 +305,17 @@ def test_an_optimizer_that_evaluates_several_times_a_step_is_refused():
 
     with pytest.raises(UsageError, match="evaluated its closure more than once"):
         optimizer.step(closure)
+
+
+def test_once_the_network_is_final_the_copies_of_its_weights_are_let_go():
+    model = net()
+    session, optimizer = begin(model, ResRep(target_macs=0.5), 60)
+    train(model, optimizer, 0, 2)
+    kernels = [weakref.ref(kernel) for kernel in session._loop._compactors.kernels.values()]
+    train(model, optimizer, 2, 20)
+    assert all(kernel() is not None for kernel in kernels)
+    train(model, optimizer, 20, 60)
+    assert session.settled
+    gc.collect()
+    assert kernels
+    assert all(kernel() is None for kernel in kernels)

@@ -110,6 +110,8 @@ class LoopHooks:
         """Open the gates, and let every hook do nothing; they go as soon as they can."""
         self._tape.leave()
         self._mend()
+        # They hold a copy of the weights, and whoever reads the report later holds the session.
+        self._compactors = None
         self.gates.open_()
         self._window = None
         if self._in_update:
