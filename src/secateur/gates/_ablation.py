@@ -29,9 +29,6 @@ class Ablation:
     sampled: frozenset[int] = frozenset()
     exact: frozenset[int] = frozenset()
 
-    def __bool__(self) -> bool:
-        return bool(self.sampled or self.exact)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Damage:

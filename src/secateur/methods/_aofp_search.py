@@ -131,8 +131,8 @@ class AOFPSearch:
         exact = frozenset(f for f in running if self.moves[f].is_quadratic)
         due = frozenset(f for f in exact if self._is_gram_due(self.moves[f]))
         self._measured |= running
-        ablation = self._ablation(running - exact, due)
-        return ablation or None
+        sampled = running - exact
+        return self._ablation(sampled, due) if sampled or due else None
 
     def observe_damage(self, ablation: Ablation, damage: Damage) -> None:
         """Take in the damage of masks, on all processes together.
