@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import UsageError
+from secateur.methods.scores import live_units
 from secateur.structure import Decision, Live, Polynomial, Structure
 
 
@@ -87,7 +88,7 @@ def _removable(structure: Structure, live: Live, score_U: Tensor) -> Tensor:
             f"{int(score_U.isnan().sum())} of {len(score_U)} scores are not a number. Check that "
             "weights, data and loss are finite, or use another score."
         )
-    may_go_U = torch.cat([*live.units, torch.ones(0, dtype=torch.bool)]) & (score_U < torch.inf)
+    may_go_U = live_units(live) & (score_U < torch.inf)
     for family, live_U in enumerate(live.units):
         start = structure.offsets[family]
         own_U = score_U[start : structure.offsets[family + 1]].masked_fill(~live_U, -torch.inf)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from secateur.methods.scores import live_units
 from secateur.structure import Live, Structure
 from secateur.surgery import Edit
 
@@ -126,8 +127,7 @@ def merge_scores(old_U: Tensor, new_U: Tensor, live: Live) -> Tensor:
     Returns:
         Scores, ``[U]``.
     """
-    live_U = torch.cat([*live.units, torch.ones(0, dtype=torch.bool)])
-    return torch.where(live_U, new_U.double(), old_U)
+    return torch.where(live_units(live), new_U.double(), old_U)
 
 
 def _percent(before_after: tuple[float, float]) -> str:

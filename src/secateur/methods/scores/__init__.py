@@ -1,6 +1,7 @@
 """Scores: how important every unit, or every single weight, of a model is."""
 
 from secateur.methods.scores._bn_scale import BNScale
+from secateur.methods.scores._live_units import live_units
 from secateur.methods.scores._magnitude import Magnitude
 from secateur.methods.scores._oracle import Oracle
 from secateur.methods.scores._protocol import Loss, Score, Subject, WeightScore
@@ -32,6 +33,7 @@ __all__ = [
     "TaylorSecondOrder",
     "TaylorWeights",
     "WeightScore",
+    "live_units",
     "score_named",
     "weight_score_named",
 ]
