@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from secateur.structure._label import Ids, axis_label
-from secateur.structure._measured import MeasuredInt, Origin
-from secateur.structure._stored import Stored, flat_sizes
+from secateur.structure._measured import MeasuredInt, Origin, flat_sizes
+from secateur.structure._stored import Stored
 from secateur.structure._tape import Tape, Use
 from secateur.structure.rules import info_of
 

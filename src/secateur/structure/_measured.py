@@ -84,6 +84,11 @@ def measured(number: Any, origins: tuple[Origin, ...]) -> Any:
     return result
 
 
+def flat_sizes(sizes: Sequence[Any]) -> Sequence[Any]:
+    """Take sizes as they may be given: one by one, or as one sequence."""
+    return sizes[0] if sizes and isinstance(sizes[0], (tuple, list)) else sizes
+
+
 def keep_sizes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Fix the axes whose sizes a function of PyTorch was given as numbers to compute with.
 

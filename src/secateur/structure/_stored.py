@@ -16,6 +16,7 @@ from torch import Tensor
 
 from secateur.structure._cost import Factor
 from secateur.structure._label import Ids
+from secateur.structure._measured import flat_sizes
 from secateur.structure._slots import slots, write_slot
 from secateur.structure._structure import StoredSize
 from secateur.structure._tape import Tape, Use
@@ -123,11 +124,6 @@ def ids_along(tensor: Tensor, axis: int, stop: int | None) -> Ids | None:
         return None
     ids = np.moveaxis(labels[0].ids, axis, 0)
     return ids.reshape(len(ids), -1)[:stop, 0]
-
-
-def flat_sizes(sizes: Sequence[Any]) -> Sequence[Any]:
-    """Take sizes as they may be given: one by one, or as one sequence."""
-    return sizes[0] if sizes and isinstance(sizes[0], (tuple, list)) else sizes
 
 
 def _of_view(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> _Sized:

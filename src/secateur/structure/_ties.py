@@ -15,7 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from secateur.structure._made import Counted
-from secateur.structure._stored import flat_sizes, ids_along
+from secateur.structure._measured import flat_sizes
+from secateur.structure._stored import ids_along
 from secateur.structure._tape import Tape
 
 _RESHAPES = frozenset(("view", "reshape"))

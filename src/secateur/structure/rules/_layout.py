@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from secateur.structure._label import Label, outermost, reshaped, split_axes
-from secateur.structure._measured import SIZED
+from secateur.structure._measured import SIZED, flat_sizes
 from secateur.structure._split import Split
 from secateur.structure.rules._registry import Call, positive_axes, rule
 
@@ -102,8 +102,7 @@ def doubt_sizes(call: Call, labels: Sequence[Label]) -> None:
     node = call.tape.nodes[-1]
     if name not in SIZED or (node.call >= 0 and call.tape.calls[node.call].proven):
         return
-    given = arguments[1:]
-    sizes = given[0] if given and isinstance(given[0], (tuple, list)) else given
+    sizes = flat_sizes(arguments[1:])
     if name in ("view", "reshape", "expand") and all(
         axis < len(sizes) and sizes[axis] == -1 for label in labels for axis in label.axes
     ):
