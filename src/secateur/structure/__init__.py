@@ -24,6 +24,7 @@ from secateur.structure._structure import (
 )
 from secateur.structure._stubs import RELU
 from secateur.structure._trace import trace
+from secateur.structure._watch import watched_calls
 
 __all__ = [
     "OF_EVERY_MODULE",
@@ -58,6 +59,7 @@ __all__ = [
     "resized_attributes",
     "tensors_in",
     "trace",
+    "watched_calls",
     "watched_memory",
     "without_collector",
     "write_slot",

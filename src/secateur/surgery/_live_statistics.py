@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
 
-from secateur.structure import Live, Structure, named_modules
+from secateur.structure import Live, Structure, named_modules, watched_calls
 
 
 class LiveStatistics:
@@ -45,7 +42,7 @@ class LiveStatistics:
                 self._masks[entry.module, entry.function, entry.ordinal] = entry.axis, mask
         self._stack: list[str] = []
         self._counts: dict[tuple[str, str], int] = {}
-        self._hooks: list[Any] = []
+        self._watch = ExitStack()
 
     def open(self) -> None:
         """Follow which module is running."""
@@ -54,19 +51,14 @@ class LiveStatistics:
             def enter(module: nn.Module, inputs: Any) -> None:
                 self._stack.append(self._paths.get(id(module), "?"))
 
-            def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+            def leave(module: nn.Module, inputs: Any, options: Any, output: Any) -> None:
                 self._stack.pop()
 
-            self._hooks = [
-                register_module_forward_pre_hook(enter),
-                register_module_forward_hook(leave),
-            ]
+            self._watch.enter_context(watched_calls(leave, enter))
 
     def close(self) -> None:
         """Stop following."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
+        self._watch.close()
 
     def taken(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
