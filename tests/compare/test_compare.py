@@ -197,6 +197,23 @@ def test_a_damaged_cell_is_named(copy):
         compare(tiny_config(), copy, on_progress=ignore)
 
 
+@pytest.mark.parametrize("content", ['{"macs', "3", "{}"])
+def test_a_damaged_bill_of_a_pruning_is_named_and_made_again_once_deleted(
+    finished, copy, trainings, content
+):
+    bills = list(copy.glob("runs/prune-*/pruned/pruning.json"))
+    for cell in copy.glob("cells/prune-*"):
+        cell.unlink()
+    for bill in bills:
+        bill.write_text(content)
+    with pytest.raises(StorageError, match=r"'random at 50 %.*pruning\.json does not say what the"):
+        compare(tiny_config(), copy, on_progress=ignore)
+    for bill in bills:
+        bill.unlink()
+    assert results(compare(tiny_config(), copy, on_progress=ignore)) == results(finished)
+    assert trainings == []
+
+
 def test_a_cell_that_cannot_be_worked_out_is_named_and_the_others_are_kept(tmp_path):
     config = tiny_config(budgets=[0.001])
     message = r"The cell 'random at 0.1 %, seed 3' could not be worked out. .* before are kept"

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.compare.recipes._bill import Bill, Item
 from secateur.compare.recipes._job import Job, Made
+from secateur.errors import StorageError
 from secateur.methods import prune
 from secateur.methods.scores import score_named
 from secateur.report.kit import write_beside
@@ -52,13 +53,16 @@ class PruneRecipe(trainer.Section):
 
         Returns:
             The network and the bill of all three.
+
+        Raises:
+            StorageError: What was kept of the pruning is damaged.
         """
         before = job.pretrain()
         folder = job.folder / "pruned"
         if not (folder / BILL).exists():
             job.on_run("pruning", trainer.Progress(phase="train"))
             self._prune(job, before.outcome.run, folder)
-        pruning = Item(what="pruning", **json.loads((folder / BILL).read_text(encoding="utf-8")))
+        pruning = _read_bill(folder / BILL)
         model = job.base.model.model_copy(update={"weights": str(folder.resolve())})
         config = job.base.model_copy(update={"model": model, "training": job.schedules.fine_tuning})
         after = job.train("fine-tuning", config)
@@ -89,3 +93,13 @@ class PruneRecipe(trainer.Section):
         save(network, folder)
         macs = counter.get_total_flops() / 2
         write_beside(folder / BILL, json.dumps({"macs": macs, "seconds": seconds}))
+
+
+def _read_bill(path: Path) -> Item:
+    try:
+        return Item(what="pruning", **json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise StorageError(
+            f"{path} does not say what the pruning cost ({error}). Delete the file to prune the "
+            "network again."
+        ) from error
