@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import mean, stdev
 
 from secateur.compare._cell import Cell
 from secateur.compare._config import CompareConfig
@@ -89,7 +89,7 @@ def _row(members: Sequence[tuple[Cell, Result]], dense: dict[int, Result]) -> Ro
     sizes = list(results[0].latency)
 
     def multiple(whole: Callable[[Result], float], part: Callable[[Result], float]) -> float:
-        return statistics.mean(part(own) / whole(other) for own, other in pairs)
+        return mean(part(own) / whole(other) for own, other in pairs)
 
     def macs(what: str) -> Callable[[Result], float]:
         return lambda result: sum(item.macs for item in result.bill if item.what == what)
@@ -102,13 +102,13 @@ def _row(members: Sequence[tuple[Cell, Result]], dense: dict[int, Result]) -> Ro
         budget=cell.budget,
         seeds=len(results),
         accuracies=tuple(accuracies),
-        accuracy=statistics.mean(accuracies),
-        spread=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        macs=_mean(result.macs_share for result in results),
-        params=_mean(result.params_share for result in results),
-        seconds={s: _mean(result.latency[s].own for result in results) for s in sizes},
+        accuracy=mean(accuracies),
+        spread=stdev(accuracies) if len(accuracies) > 1 else None,
+        macs=mean(result.macs_share for result in results),
+        params=mean(result.params_share for result in results),
+        seconds={s: mean(result.latency[s].own for result in results) for s in sizes},
         speedup={
-            s: _mean(result.latency[s].dense / result.latency[s].own for result in results)
+            s: mean(result.latency[s].dense / result.latency[s].own for result in results)
             for s in sizes
         },
         training_macs=multiple(_macs, _macs) if pairs else None,
@@ -124,7 +124,3 @@ def _macs(result: Result) -> float:
 
 def _seconds(result: Result) -> float:
     return result.total.seconds
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.mean(values)
