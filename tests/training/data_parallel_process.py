@@ -135,6 +135,19 @@ def accumulated(rank: int, *, is_wrapped: bool) -> dict[str, list[float]]:
     return weights(model)
 
 
+def searched(rank: int) -> dict[str, list[float]]:
+    """Found by the default method, whose statistics depend on the size of batches."""
+    model = net()
+    wrapper = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    example = torch.zeros(2, 3, 6, 6, dtype=torch.float64)
+    session = attach(wrapper, optimizer, example, target_macs=0.4, total_steps=60)
+    for step in range(60):
+        update(wrapper, optimizer, rank, step)
+    assert session.settled
+    return weights(model)
+
+
 def pruned(rank: int) -> dict[str, object]:
     """Scores measured on data of their own, then a step of the whole."""
     model = net()
@@ -165,6 +178,7 @@ def main(rank: int, folder: str) -> None:
     found["resumed"] = resumed(rank)
     found["accumulated"] = accumulated(rank, is_wrapped=True)
     found["accumulated twin"] = accumulated(rank, is_wrapped=False)
+    found["searched"] = searched(rank)
     found["pruned"] = pruned(rank)
     with pathlib.Path(f"{folder}/{rank}.json").open("w", encoding="utf-8") as file:
         json.dump(found, file)

@@ -60,6 +60,12 @@ def test_the_twins_were_made_smaller_and_a_layer_left(found):
     assert "block2.conv1.weight" not in left
 
 
+def test_the_default_method_finds_the_same_network_from_batches_of_different_sizes(found):
+    one, two = (tensors(process["searched"]) for process in found)
+    assert_close(one, two)
+    assert one["conv0.weight"].numel() < net().conv0.weight.numel()
+
+
 def test_prune_removes_the_same_on_all_processes_by_the_mean_of_their_scores(found):
     one, two = (process["pruned"] for process in found)
     assert one["left"] == two["left"]

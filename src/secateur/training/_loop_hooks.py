@@ -17,6 +17,7 @@ from secateur.gates import Compactors, DamageMeter, Gates
 from secateur.methods import Ablating, Compacting, Search
 from secateur.structure import tensors_in
 from secateur.surgery import distributed_in, renew_reducer_
+from secateur.training._batch_sizes import BatchSizes
 from secateur.training._damage_gauge import all_reduced, look
 from secateur.training._hooks import Hooks
 from secateur.training._loss_program import Forward, LossProgram
@@ -68,6 +69,7 @@ class LoopHooks:
         self.can_measure = True
         self.side_samples = 0
         self._work = SideWork()
+        self._batch_sizes = BatchSizes()
         self._model = model
         self._optimizer = optimizer
         self._search = search
@@ -267,7 +269,8 @@ class LoopHooks:
         rise = window.measured()
         if window.probe is not None and rise is not None:
             self._search.observe_probe(window.probe, rise)
-        self._search.observe(units_U, layers_L, window.draw, window.global_batch_size())
+        batch_size = self._batch_sizes.of_step(window.num_samples)
+        self._search.observe(units_U, layers_L, window.draw, batch_size)
         self._observed = True
         window.probe = None
 

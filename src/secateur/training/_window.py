@@ -64,11 +64,6 @@ class Window:
         self.rise = None
         self.damages = []
 
-    def global_batch_size(self) -> int:
-        """Return the number of samples behind the gradients, over all processes."""
-        world = distributed.get_world_size() if is_distributed() else 1
-        return max(1, self.num_samples) * world
-
     def measure(self, program: LossProgram, model: nn.Module, gates: Gates) -> int:
         """Add the rise of one loss: with the probe's structures off, minus as the user saw it.
 
