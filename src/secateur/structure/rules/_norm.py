@@ -55,7 +55,7 @@ def _normalised(call: Call, vectors: list[Tensor | None]) -> Any:
     operands += call.operands([v for v in vectors if v is not None], x.ndim)
     coupled = couple(call.tape, operands)
     if len(operands) == 1:
-        _note_statistics(call, coupled, axes)
+        note_statistics(call, coupled, axes)
     labels = mixed(call, coupled, axes)
     out = call.put(empty_like_shape(x, x.shape), labels)
     name = call.func._schema.name
@@ -78,7 +78,7 @@ def group_norm(call: Call) -> Any:
         call.tape.doubt_number(kept_up=bool(vectors))
     else:
         if not vectors:
-            _note_statistics(call, labels, frozenset((1,)))
+            note_statistics(call, labels, frozenset((1,)))
         labels = tuple(_by_group(call, label, groups) for label in labels)
     out = call.put(empty_like(x), labels)
     return (out, empty_like_shape(x, (0,)), empty_like_shape(x, (0,))) if native else out
@@ -90,8 +90,8 @@ def _note_affine(call: Call, vectors: Sequence[Any]) -> None:
         call.tape.nodes[-1].affine = tuple([info_of(v) for v in vectors if v is not None])
 
 
-def _note_statistics(call: Call, labels: tuple[Label, ...], axes: frozenset[int]) -> None:
-    """Note where units are normalised without a weight that would tell them."""
+def note_statistics(call: Call, labels: tuple[Label, ...], axes: frozenset[int]) -> None:
+    """Note where units share a statistic, and no weight of a norm tells which they are."""
     for label in labels:
         if label.axes <= axes and len(label.axes) == 1:
             call.tape.note_statistic(label)

@@ -10,7 +10,7 @@ from torch import Tensor
 from secateur.structure._coupling import reduced
 from secateur.structure._label import Label
 from secateur.structure.rules._layout import part_of
-from secateur.structure.rules._norm import mixed
+from secateur.structure.rules._norm import mixed, note_statistics
 from secateur.structure.rules._pointwise import pointwise
 from secateur.structure.rules._registry import Call, empty_like_shape, positive_axes, rule
 
@@ -22,9 +22,8 @@ def statistic(call: Call) -> Any:
     inner = mixed(call, call.labels(), axes)
     # The latter takes a mean of squares.
     names = (call.func._schema.name.removeprefix("aten::"), "rms_norm")
-    for label in inner:
-        if label.axes <= axes and len(label.axes) == 1 and call.tape.function[0] in names:
-            call.tape.note_statistic(label)
+    if call.tape.function[0] in names:
+        note_statistics(call, inner, axes)
     left = tuple(y for y in inner if not y.axes <= axes)
     return _finish(call, left, axes, keepdim)
 
