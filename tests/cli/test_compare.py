@@ -1,5 +1,7 @@
 """`secateur compare`: table, page, resuming, and what it says when it cannot go on."""
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
@@ -70,12 +72,27 @@ def test_a_wrong_setting_is_named_and_nothing_is_made(config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_stop_says_how_to_go_on(config, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stop", [trainer.InterruptedRunError(Path("run")), KeyboardInterrupt()])
+def test_a_stop_says_how_to_go_on(config, tmp_path, monkeypatch, stop):
     def stopped(found, folder, on_progress):
-        raise trainer.InterruptedRunError(folder)
+        raise stop
 
     monkeypatch.setattr(_compare, "carry_out", stopped)
     result = run("compare", config, "--out", tmp_path)
     assert result.exit_code == 130
     assert "Stopped. Go on with the same command." in result.stderr
     assert "train --resume" not in result.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_trained(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run("compare", config, "--out", tmp_path / "file" / "out")
+    assert result.exit_code == 2
+    assert "file/out/config.toml cannot be written (Not a directory)" in result.stderr
+
+
+def test_the_page_is_there_before_the_first_cell(config, tmp_path):
+    result = run("compare", config, "--out", tmp_path, "--set", "model.name=lenet6")
+    assert result.exit_code == 2
+    assert "There is no model 'lenet6'" in result.stderr
+    assert "No cell is finished yet." in (tmp_path / "comparison.html").read_text()

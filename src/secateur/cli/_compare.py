@@ -13,7 +13,6 @@ from secateur.cli._options import INTERRUPTED, Settings
 from secateur.cli._screen import error_screen, screen
 from secateur.compare import compare as carry_out
 from secateur.compare import read_compare_config
-from secateur.training.trainer import InterruptedRunError
 
 
 def compare(
@@ -32,7 +31,7 @@ def compare(
     with CompareProgress(error_screen()) as progress:
         try:
             comparison = carry_out(found, folder, on_progress=progress.show)
-        except InterruptedRunError as stop:
+        except KeyboardInterrupt as stop:  # of a training that was saved, or between two
             progress.say("Stopped. Go on with the same command.")
             raise typer.Exit(INTERRUPTED) from stop
     screen().print(compare_table(comparison))

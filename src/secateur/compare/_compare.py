@@ -63,6 +63,8 @@ def compare(config: CompareConfig, out: Path, *, on_progress: OnProgress) -> Com
     """
     cells = cells_of(config)
     results = _known(cells, out)
+    comparison = _comparison(config, cells, results)
+    write_comparison(comparison, out)
     ground = Ground(cells[0].base)
     for cell in cells:
         if cell.key in results:
@@ -77,9 +79,8 @@ def compare(config: CompareConfig, out: Path, *, on_progress: OnProgress) -> Com
                 "finished before are kept."
             ) from error
         write_result(_path(out, cell), results[cell.key])
-        write_comparison(_comparison(config, cells, results), out)
-    comparison = _comparison(config, cells, results)
-    write_comparison(comparison, out)
+        comparison = _comparison(config, cells, results)
+        write_comparison(comparison, out)
     return comparison
 
 

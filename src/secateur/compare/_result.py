@@ -98,7 +98,7 @@ def read_result(path: Path) -> Result | None:
     """
     try:
         return Result.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValidationError as error:
         detail = error.errors()[0]
@@ -124,5 +124,4 @@ def write_result(path: Path, result: Result) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_beside(path, result.model_dump_json(indent=1) + "\n")

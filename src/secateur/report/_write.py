@@ -12,7 +12,7 @@ def write_beside(path: Path, text: str) -> Path:
     """Write a file beside its place and rename it, so that a reader never meets half of it.
 
     Args:
-        path: Where the file shall be.
+        path: Where the file shall be; its folder is made if it does not exist.
         text: What it shall hold.
 
     Returns:
@@ -23,6 +23,7 @@ def write_beside(path: Path, text: str) -> Path:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             # Half of a pair of surrogates, which JSON can hold, is no text: it becomes "?".
             beside.write_text(text, encoding="utf-8", errors="replace", newline="\n")
