@@ -157,14 +157,20 @@ def cost(
             cache[key] = axis_factor(units, component)
         return cache[key]
 
-    def within_node(node: int) -> tuple[int, ...]:
-        return tuple(i for i, nodes in enumerate(layer_nodes) if node in nodes)
-
-    def within_tensor(name: str) -> tuple[int, ...]:
-        return tuple(i for i, layer in enumerate(layers) if name in layer.tensors)
+    of_node: dict[int, tuple[int, ...]] = {}
+    of_tensor: dict[str, tuple[int, ...]] = {}
+    for number, (layer, nodes) in enumerate(zip(layers, layer_nodes, strict=True)):
+        for node in nodes:
+            of_node[node] = (*of_node.get(node, ()), number)
+        for name in layer.tensors:
+            of_tensor[name] = (*of_tensor.get(name, ()), number)
 
     macs = [
-        _term(charge.coefficient, [factor(ids) for ids in charge.factors], within_node(charge.node))
+        _term(
+            charge.coefficient,
+            [factor(ids) for ids in charge.factors],
+            of_node.get(charge.node, ()),
+        )
         for charge in tape.charges
     ]
     params = [
@@ -173,7 +179,7 @@ def cost(
             [factor(tape.ranges[name, axis]) for axis in range(len(info.shape))]
             if (name, 0) in tape.ranges
             else [Factor(float(np.prod(info.shape)))],
-            within_tensor(name),
+            of_tensor.get(name, ()),
         )
         for name, info in tensors.items()
         if info.is_parameter
