@@ -276,10 +276,11 @@ def test_one_factor_that_can_be_zero_is_enough():
     assert verify(_OneSilent(), X, head_dims=True).difference <= 1e-12
 
 
-def test_heads_of_pytorch_s_own_attention_stay_units():
-    layer = nn.TransformerEncoderLayer(12, 3, 8, batch_first=True)
-    kinds = {family.kind for family in trace(layer, X, head_dims=True).families}
-    assert kinds == {"head", "neuron"}
+@pytest.mark.parametrize(("num_heads", "kinds"), [(3, {"head", "neuron"}), (1, {"neuron"})])
+def test_heads_of_pytorch_s_own_attention_stay_as_wide_as_they_are(num_heads, kinds):
+    layer = nn.TransformerEncoderLayer(12, num_heads, 8, batch_first=True)
+    assert {family.kind for family in trace(layer, X, head_dims=True).families} == kinds
+    assert verify(layer, X, head_dims=True).difference <= 1e-12
 
 
 def test_without_the_option_heads_are_units():

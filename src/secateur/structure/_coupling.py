@@ -205,7 +205,7 @@ def contract(
             if weight is None:
                 tape.multiplied.append(label.ids.ravel())
             result.append(tape.join_along(label, over))
-        elif weight is None and tape.inside is not None:
+        elif weight is None and tape.inside is not None and not _is_proven(tape):
             node = tape.nodes[-1].index
             tape.products.append(Product(tape, node, factors, label.ids.ravel()))
         elif weight is None:
@@ -214,6 +214,12 @@ def contract(
         if label.axes <= over:
             tape.consumed.append(label.ids.ravel())
     return tuple(result)
+
+
+def _is_proven(tape: Tape) -> bool:
+    """Tell whether a module of `secateur.nn` is running: its heads stay as wide as it was built."""
+    call = tape.nodes[-1].call
+    return call >= 0 and tape.calls[call].proven
 
 
 def charge(tape: Tape, labels: Sequence[Label], shape: Sequence[int]) -> None:
