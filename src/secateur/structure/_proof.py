@@ -259,7 +259,8 @@ def _is_lone(label: Label, variant: Variant) -> bool:
 def _differs(before: Label, after: Label, variant: Variant) -> bool:
     """Tell whether a label is not what should have become of it, last units by unit only.
 
-    With one unit left an axis may have lost its label, and another id may stand for the unit.
+    With one unit left an axis may have lost its label, and another id may stand for the unit. Its
+    axis of one may also have been flattened into another, where there was no label before.
 
     Args:
         before: Label of the original.
@@ -272,6 +273,9 @@ def _differs(before: Label, after: Label, variant: Variant) -> bool:
     evidence = variant.evidence
     expected, found = variant.expected(before), after.ids
     lone = variant.lone[evidence.family[evidence.component[expected]]]
+    if expected.shape == found.shape:
+        meets_lone = variant.lone[evidence.family[evidence.component[found]]]
+        lone = lone | (meets_lone & (expected == CONSTANT_ID))
     if lone.any():
         by_unit = evidence.component if variant.whole else variant.same
         units, met = by_unit[expected], by_unit[found]
