@@ -237,3 +237,38 @@ def test_parts_of_different_lengths_stay_apart_where_they_come_to_be_equally_lon
     live, _ = cut_(net, structure, live, Decision(units={0: torch.tensor(gone)}))
     cut_(net, structure, live, Decision(units={1: torch.tensor([1])}))
     assert (net.wide, net.narrow) == (3 - len(gone), 1)
+
+
+class BesideAToken(nn.Module):
+    """A learned token joins the sequence and is added to what follows it."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 4))
+
+    def forward(self, x):
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
+        return x[:, 1:] + x[:, :1]
+
+
+class SharedHeads(nn.Module):
+    """A product sums over two heads, each of which is there twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.behind, self.last = nn.Linear(6, 8), BesideAToken(), nn.Linear(4, 3)
+        self.weight = nn.Parameter(torch.randn(4, 4, 4))
+
+    def forward(self, x):
+        x = self.first(x).unflatten(-1, (-1, 4)).transpose(1, 2)
+        x = x[:, :, None].expand(-1, -1, 2, -1, -1).flatten(1, 2)
+        x = torch.einsum("bhtd,hdo->bto", x, self.weight)
+        return self.last(self.behind(x))
+
+
+def test_the_axis_of_the_last_head_may_be_flattened_into_one_without_units():
+    structure = trace(SharedHeads(), TOKENS)
+    assert [family.num_units for family in structure.families] == [2, 4]
+    network = SharedHeads()
+    cut_(network, structure, structure.everything(), Decision(units={0: torch.tensor([0])}))
+    assert network.first.out_features == 4
