@@ -214,6 +214,14 @@ def test_a_damaged_bill_of_a_pruning_is_named_and_made_again_once_deleted(
     assert trainings == []
 
 
+def test_the_folder_of_a_run_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "config.toml").write_text("name = 'a run'\n")
+    with pytest.raises(UsageError, match=r"holds config\.toml of something else"):
+        compare(tiny_config(), tmp_path, on_progress=ignore)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+    assert (tmp_path / "config.toml").read_text() == "name = 'a run'\n"
+
+
 def test_a_cell_that_cannot_be_worked_out_is_named_and_the_others_are_kept(tmp_path):
     config = tiny_config(budgets=[0.001])
     message = r"The cell 'random at 0.1 %, seed 3' could not be worked out. .* before are kept"

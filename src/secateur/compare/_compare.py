@@ -11,7 +11,7 @@ from secateur.compare._comparison import Comparison
 from secateur.compare._config import CompareConfig
 from secateur.compare._result import Result, read_result, write_result
 from secateur.compare._work_out import work_out
-from secateur.compare._write import write_comparison
+from secateur.compare._write import check_folder, write_comparison
 from secateur.compare.recipes import Ground, OnRun
 from secateur.errors import SecateurError
 from secateur.training import trainer
@@ -57,10 +57,12 @@ def compare(config: CompareConfig, out: Path, *, on_progress: OnProgress) -> Com
         All figures.
 
     Raises:
-        UsageError: A setting does not fit the machine, the data or the network.
+        UsageError: A setting does not fit the machine, the data or the network, or the folder
+            holds something else.
         StorageError: Something cannot be read or written.
         InterruptedRunError: The user asked to stop; calling again goes on.
     """
+    check_folder(out)
     cells = cells_of(config)
     results = _known(cells, out)
     comparison = _comparison(config, cells, results)

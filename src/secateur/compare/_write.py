@@ -11,9 +11,26 @@ from pathlib import Path
 from secateur.compare._comparison import Comparison
 from secateur.compare._config import write_compare_config
 from secateur.compare._page import render
+from secateur.errors import UsageError
 from secateur.report.kit import write_beside
 
 CONFIG, CSV, JSON, PAGE = "config.toml", "comparison.csv", "comparison.json", "comparison.html"
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder that holds something else than a comparison.
+
+    Args:
+        out: Folder a comparison is to be written to.
+
+    Raises:
+        UsageError: It has a config, but no figures of a comparison.
+    """
+    if (out / CONFIG).exists() and not (out / JSON).exists():
+        raise UsageError(
+            f"{out} holds {CONFIG} of something else, such as a run, which a comparison would "
+            "overwrite. Expected a new folder or that of a comparison: name another with --out."
+        )
 
 
 def write_comparison(comparison: Comparison, out: Path) -> None:
@@ -27,9 +44,9 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
         StorageError: A file cannot be written.
     """
     config = write_compare_config(comparison.config)
+    write_beside(out / JSON, _document(comparison))
     write_beside(out / CONFIG, config)
     write_beside(out / CSV, _table(comparison))
-    write_beside(out / JSON, _document(comparison))
     write_beside(out / PAGE, render(comparison, name=out.resolve().name, config=config))
 
 
