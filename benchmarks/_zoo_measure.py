@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from _random_units import random_units
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -80,7 +81,7 @@ def measure(
     _randomise.randomise_(model, generator)
     masked = copy.deepcopy(model)
     example = tree_map_only(Tensor, lambda t: _varied(t, generator), structure.example)
-    live = _shrink(model, structure, example, generator, record)
+    live = _shrink(model, structure, example, record)
 
     record.stage = "compare"
     _masked.silence_(masked, structure, live)
@@ -102,19 +103,14 @@ def measure(
     record.stage = "done"
 
 
-def _shrink(
-    model: nn.Module,
-    structure: Structure,
-    example: Any,
-    generator: torch.Generator,
-    record: Record,
-) -> Live:
+def _shrink(model: nn.Module, structure: Structure, example: Any, record: Record) -> Live:
     """Remove units and layers from a model, prove the result and run it."""
     values = record.values
     record.stage = "run"
     whole = _run(model, example)
     record.stage = "remove"
-    decision = choose(structure, generator)
+    layers = tuple(range(0, structure.num_layers, 2))
+    decision = Decision(units=random_units(structure, SHARE), layers=layers)
     values["removed_units"] = sum(len(gone) for gone in decision.units.values())
     values["removed_layers"] = len(decision.layers)
     start = time.process_time()
@@ -184,16 +180,6 @@ def _reasons(model: nn.Module, structure: Structure) -> list[list[Any]]:
             heavy[fixed.reason.message] += 0
             first.setdefault(fixed.reason.message, f"{fixed.what}: {fixed.reason}")
     return [[count, message, first[message]] for message, count in heavy.most_common()]
-
-
-def choose(structure: Structure, generator: torch.Generator) -> Decision:
-    """Draw a part of every family that can spare a unit, and take every second layer."""
-    units = {}
-    for number, family in enumerate(structure.families):
-        count = min(max(round(SHARE * family.num_units), 1), family.num_units - 1)
-        if count > 0:
-            units[number] = torch.randperm(family.num_units, generator=generator)[:count]
-    return Decision(units=units, layers=tuple(range(0, structure.num_layers, 2)))
 
 
 def difference(expected: list[Tensor], found: list[Tensor]) -> float:

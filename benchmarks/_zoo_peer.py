@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch_pruning
+from _random_units import random_units
 from _zoo_measure import SHARE, Record
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -58,13 +59,7 @@ def _own_seconds(model: nn.Module, example: Any) -> float:
     """Return the processor time of trace and removal; Torch-Pruning has no proof."""
     start = time.process_time()
     structure = secateur.trace(model, example)
-    generator = torch.Generator().manual_seed(0)
-    units = {
-        number: torch.randperm(family.num_units, generator=generator)[
-            : min(round(SHARE * family.num_units), family.num_units - 1)
-        ]
-        for number, family in enumerate(structure.families)
-    }
+    units = random_units(structure, SHARE)
     cut_(model, structure, structure.everything(), Decision(units=units), proof=False)
     return time.process_time() - start
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from _machine import describe
+from _random_units import random_units
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -119,12 +120,8 @@ class Row:
 
 def half(structure: Structure) -> Decision:
     """Choose a random half of every family and every second layer."""
-    generator = torch.Generator().manual_seed(0)
-    units = {
-        number: torch.randperm(family.num_units, generator=generator)[: family.num_units // 2]
-        for number, family in enumerate(structure.families)
-    }
-    return Decision(units=units, layers=tuple(range(0, structure.num_layers, 2)))
+    layers = tuple(range(0, structure.num_layers, 2))
+    return Decision(units=random_units(structure, 0.5), layers=layers)
 
 
 def difference(model: nn.Module, example: Tensor, found: list[Tensor]) -> float:

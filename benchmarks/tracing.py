@@ -18,12 +18,13 @@ import torch
 import torch_pruning
 import torchvision
 from _machine import describe
+from _random_units import random_units
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 import secateur
-from secateur.structure import Decision, Structure, prove
+from secateur.structure import Decision, prove
 from secateur.surgery import cut_
 
 MODELS = {
@@ -35,24 +36,12 @@ MODELS = {
 SHARE = 0.1
 
 
-def random_tenth(structure: Structure) -> Decision:
-    """Choose a tenth of every family."""
-    generator = torch.Generator().manual_seed(0)
-    return Decision(
-        units={
-            number: torch.randperm(family.num_units, generator=generator)[
-                : min(max(1, round(SHARE * family.num_units)), family.num_units - 1)
-            ]
-            for number, family in enumerate(structure.families)
-        }
-    )
-
-
 def ours(model: nn.Module, example: torch.Tensor) -> tuple[float, float]:
     """Return seconds for trace and removal, and for the proof check."""
     start = time.perf_counter()
     structure = secateur.trace(model, example)
-    live, _ = cut_(model, structure, structure.everything(), random_tenth(structure), proof=False)
+    decision = Decision(units=random_units(structure, SHARE))
+    live, _ = cut_(model, structure, structure.everything(), decision, proof=False)
     middle = time.perf_counter()
     prove(model, structure, live)
     return middle - start, time.perf_counter() - middle

@@ -1,0 +1,27 @@
+"""Which units a benchmark takes out of a model: some of every family, by chance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from secateur.structure import Structure
+
+
+def random_units(structure: Structure, share: float) -> dict[int, Tensor]:
+    """Draw a part of every family that can spare a unit, the same at every call.
+
+    Args:
+        structure: Structure of the model.
+        share: Of the units of a family: at least one goes, and at least one stays.
+
+    Returns:
+        Family number to the units that go.
+    """
+    generator = torch.Generator().manual_seed(0)
+    units = {}
+    for number, family in enumerate(structure.families):
+        count = min(max(round(share * family.num_units), 1), family.num_units - 1)
+        if count > 0:
+            units[number] = torch.randperm(family.num_units, generator=generator)[:count]
+    return units
