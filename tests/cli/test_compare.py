@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_made_is_named_before_anything_is_trained(config
     (tmp_path / "file").write_text("")
     result = run("compare", config, "--out", tmp_path / "file" / "out")
     assert result.exit_code == 2
-    assert "file/out/config.toml cannot be written (Not a directory)" in result.stderr
+    assert "file/out/comparison.json cannot be written (Not a directory)" in result.stderr
 
 
 def test_the_page_is_there_before_the_first_cell(config, tmp_path):
