@@ -9,13 +9,6 @@ def test_one_process_has_the_samples_of_each_step():
     assert [sizes.of_step(number) for number in (8, 3, 0)] == [8, 3, 1]
 
 
-@pytest.fixture
-def one_process():
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    yield
-    distributed.destroy_process_group()
-
-
 @pytest.mark.usefixtures("one_process")
 def test_processes_agree_at_once_and_then_on_the_mean_of_many_steps(monkeypatch):
     sent = []

@@ -4,7 +4,6 @@ import sys
 
 import pytest
 import torch
-from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
@@ -83,13 +82,6 @@ def test_prune_removes_the_same_on_all_processes_by_the_mean_of_their_scores(fou
     assert not torch.allclose(alone[0], alone[1])
     expected = torch.stack(alone).mean(dim=0)
     assert_close(torch.tensor(one["scores"], dtype=torch.float64), expected)
-
-
-@pytest.fixture
-def one_process():
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    yield
-    distributed.destroy_process_group()
 
 
 @pytest.mark.usefixtures("one_process")

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
@@ -365,13 +365,6 @@ def test_hooks_see_calls_through_data_parallel_wrappers():
     _, optimizer = start(built, method, wrapper=wrapper)
     train_step(wrapper, optimizer, batch())
     assert len(method.observed) == len(method.rises) == 1
-
-
-@pytest.fixture
-def one_process():
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    yield
-    distributed.destroy_process_group()
 
 
 @pytest.mark.usefixtures("one_process")
