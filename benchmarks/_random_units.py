@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.structure import Structure
+from secateur.structure import Decision, Structure
 
 
 def random_units(structure: Structure, share: float) -> dict[int, Tensor]:
@@ -25,3 +25,17 @@ def random_units(structure: Structure, share: float) -> dict[int, Tensor]:
         if count > 0:
             units[number] = torch.randperm(family.num_units, generator=generator)[:count]
     return units
+
+
+def random_part(structure: Structure, share: float) -> Decision:
+    """Choose random units and every second layer, the same at every call.
+
+    Args:
+        structure: Structure of the model.
+        share: Of the units of a family, as in `random_units`.
+
+    Returns:
+        What goes.
+    """
+    layers = tuple(range(0, structure.num_layers, 2))
+    return Decision(units=random_units(structure, share), layers=layers)

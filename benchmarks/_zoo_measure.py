@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from _random_units import random_units
+from _random_units import random_part
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import secateur
-from secateur.structure import Decision, Live, Structure, prove
+from secateur.structure import Live, Structure, prove
 from secateur.surgery import _masked, _precision, _randomise, _steady, cut_
 
 SHARE = 0.3
@@ -109,8 +109,7 @@ def _shrink(model: nn.Module, structure: Structure, example: Any, record: Record
     record.stage = "run"
     whole = _run(model, example)
     record.stage = "remove"
-    layers = tuple(range(0, structure.num_layers, 2))
-    decision = Decision(units=random_units(structure, SHARE), layers=layers)
+    decision = random_part(structure, SHARE)
     values["removed_units"] = sum(len(gone) for gone in decision.units.values())
     values["removed_layers"] = len(decision.layers)
     start = time.process_time()

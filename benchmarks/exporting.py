@@ -23,14 +23,13 @@ from typing import Any
 
 import torch
 from _machine import describe
-from _random_units import random_units
+from _random_units import random_part
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import secateur
-from secateur.structure import Decision, Structure
 from secateur.surgery import cut_
 from secateur.surgery._randomise import randomise_
 
@@ -118,12 +117,6 @@ class Row:
     milliseconds: tuple[float, float] | None = None
 
 
-def half(structure: Structure) -> Decision:
-    """Choose a random half of every family and every second layer."""
-    layers = tuple(range(0, structure.num_layers, 2))
-    return Decision(units=random_units(structure, 0.5), layers=layers)
-
-
 def difference(model: nn.Module, example: Tensor, found: list[Tensor]) -> float:
     """Return the largest difference as a part of the largest output."""
     with torch.no_grad():
@@ -165,7 +158,7 @@ def measure(build: Callable[[], tuple[nn.Module, Tensor]], repeat: int) -> Row:
     model.eval()
     small = copy.deepcopy(model)
     structure = secateur.trace(small, example)
-    cut_(small, structure, structure.everything(), half(structure))
+    cut_(small, structure, structure.everything(), random_part(structure, 0.5))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         program = secateur.export(small, example, folder / "small.pt2", to="pt2")
