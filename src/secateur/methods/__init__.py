@@ -6,6 +6,7 @@ from secateur.methods._checks import check_removable
 from secateur.methods._complexity_aware import ComplexityAware
 from secateur.methods._complexity_search import ComplexitySearch
 from secateur.methods._estimators import Estimator
+from secateur.methods._evaluating import buffers_kept
 from secateur.methods._protocol import Ablating, Compacting, Draw, Method, Search, State
 from secateur.methods._prune import prune
 from secateur.methods._pruned import Pruned, Round
@@ -28,6 +29,7 @@ __all__ = [
     "Round",
     "Search",
     "State",
+    "buffers_kept",
     "check_removable",
     "prune",
 ]

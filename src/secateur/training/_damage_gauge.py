@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, distributed, nn
 
 from secateur.gates import Ablation, Damage, DamageMeter
-from secateur.methods._evaluating import buffers_kept
+from secateur.methods import buffers_kept
 from secateur.training._processes import communication_device, is_distributed
 from secateur.training._surroundings import Autocast, Randomness
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from secateur.gates import Ablation, Damage, Gates
-from secateur.methods import Draw
-from secateur.methods._evaluating import buffers_kept
+from secateur.methods import Draw, buffers_kept
 from secateur.structure import tensors_in
 from secateur.training._loss_program import (
     Forward,
