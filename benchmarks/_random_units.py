@@ -13,7 +13,7 @@ def random_units(structure: Structure, share: float) -> dict[int, Tensor]:
 
     Args:
         structure: Structure of the model.
-        share: Of the units of a family: at least one goes, and at least one stays.
+        share: Of the units of a family: at least one goes, and as many stay as the model needs.
 
     Returns:
         Family number to the units that go.
@@ -21,7 +21,8 @@ def random_units(structure: Structure, share: float) -> dict[int, Tensor]:
     generator = torch.Generator().manual_seed(0)
     units = {}
     for number, family in enumerate(structure.families):
-        count = min(max(round(share * family.num_units), 1), family.num_units - 1)
+        spare = family.num_units - family.fewest
+        count = min(max(round(share * family.num_units), 1), spare)
         if count > 0:
             units[number] = torch.randperm(family.num_units, generator=generator)[:count]
     return units

@@ -10,7 +10,16 @@ def test_every_family_keeps_its_best_unit_and_the_first_of_equals():
     rank = torch.tensor([1.0, 3.0, 3.0, 9.0, 2.0, 5.0])
     alive = torch.tensor([True, True, True, False, True, False])
     family = torch.tensor([0, 0, 0, 1, 1, 2])
-    assert keepers(rank, alive, family, 3).nonzero().flatten().tolist() == [1, 4]
+    kept = keepers(rank, alive, family, torch.tensor([1, 1, 1]))
+    assert kept.nonzero().flatten().tolist() == [1, 4]
+
+
+def test_a_family_keeps_as_many_units_as_it_needs_and_has():
+    rank = torch.tensor([1.0, 3.0, 2.0, 9.0, 2.0, 5.0])
+    alive = torch.tensor([True, True, True, False, True, True])
+    family = torch.tensor([0, 0, 0, 1, 1, 2])
+    kept = keepers(rank, alive, family, torch.tensor([2, 2, 1]))
+    assert kept.nonzero().flatten().tolist() == [1, 2, 4, 5]
 
 
 def test_the_lowest_level_goes_first_and_worth_decides_between_equals():

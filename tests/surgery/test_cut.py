@@ -361,8 +361,8 @@ def test_an_empty_decision_changes_nothing():
         ),
         (
             Decision(units=units(f0=[1, 2, 3])),
-            "The decision removes all 3 units that are left of family 'conv1', but one has to stay "
-            "for the model to run. Leave one out, or remove the layer that the family is in.",
+            "The decision removes 3 of the 3 units that are left of family 'conv1', but 1 must "
+            "stay for the model to run. Leave out 1, or remove the layer that the family is in.",
         ),
         (
             Decision(layers=(0,)),

@@ -112,7 +112,10 @@ class AOFP:
                 "steps_per_half."
             )
         if self.target_macs is not None:
-            fewest = [min(self.min_units, family.num_units) for family in structure.families]
+            fewest = [
+                min(max(self.min_units, family.fewest), family.num_units)
+                for family in structure.families
+            ]
             which = f"{self.min_units} unit(s) in every family"
             check_reachable(structure, self.target_macs, fewest, which)
         terms = AOFPTerms(

@@ -242,8 +242,12 @@ class AOFPSearch:
     def _open(self) -> Iterator[int]:
         """Find the families that can still lose a unit."""
         for family, move in enumerate(self.moves):
-            if move.num_active > max(1, self._terms.min_units):
+            if move.num_active > self._fewest(family):
                 yield family
+
+    def _fewest(self, family: int) -> int:
+        """Return how many units of a family stay."""
+        return max(self._terms.min_units, self._structure.families[family].fewest)
 
     def _running(self) -> Iterator[int]:
         return (f for f in self._open() if self.step >= self.moves[f].start)
@@ -284,7 +288,7 @@ class AOFPSearch:
         move = self.moves[family]
         failures = move.failures
         going = move.conclude(self.tolerance)
-        going = going[: max(0, move.num_active - self._terms.min_units)]
+        going = going[: max(0, move.num_active - self._fewest(family))]
         if len(going):
             self._take_away(family, going)
         elif move.failures > failures:

@@ -103,7 +103,7 @@ def check_removable(model: nn.Module, structure: Structure, *, with_layers: bool
     Raises:
         NothingRemovableError: Nothing can be removed.
     """
-    if any(family.num_units > 1 for family in structure.families):
+    if any(family.num_units > family.fewest for family in structure.families):
         return
     if with_layers and structure.num_layers:
         return

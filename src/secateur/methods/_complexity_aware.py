@@ -189,11 +189,11 @@ def _resolve(reference: Reference | None, own: Cost, compute_share: float) -> tu
 
 
 def _check_reachable(structure: Structure, terms: Terms) -> None:
-    """Refuse a target below the smallest network: one unit a family, no layer."""
+    """Refuse a target below the smallest network: as few units as families need, no layer."""
     if terms.target is None:
         return
     everything = structure.everything()
-    least_units = [torch.arange(len(units)) == 0 for units in everything.units]
+    least_units = [torch.arange(f.num_units) < f.fewest for f in structure.families]
     smallest = Live(
         units=tuple(least_units) if terms.layer_share < 1 else everything.units,
         layers=everything.layers & (terms.layer_share == 0),
@@ -203,7 +203,7 @@ def _check_reachable(structure: Structure, terms: Terms) -> None:
     if least > terms.target:
         name = "target_params" if terms.controlled_share == 0 else "target_macs"
         raise UsageError(
-            f"{name}={terms.target} cannot be reached: with one unit in every family and every "
-            f"removable layer gone this network still has {least:.3g} of the reference. Choose a "
-            "larger target, or another layer_share."
+            f"{name}={terms.target} cannot be reached: with one unit in every family (as many "
+            f"experts as a router chooses) and every removable layer gone this network still has "
+            f"{least:.3g} of the reference. Choose a larger target, or another layer_share."
         )

@@ -103,6 +103,7 @@ class ComplexitySearch:
         self._gone_S = torch.zeros_like(self._on_S)
         self._condemned_S = torch.zeros_like(self._on_S)
         self._keeper_S = torch.zeros_like(self._on_S)
+        self._fewest_F = torch.tensor([f.fewest for f in structure.families], device=device)
         self._level_S = torch.full_like(self._on_S, schedule.patience, dtype=torch.float64)
         self._price_S = torch.zeros_like(self._level_S)
         self._unit_price_S = torch.zeros_like(self._level_S)
@@ -302,7 +303,7 @@ class ComplexitySearch:
             rank_S[: self._structure.num_units],
             alive_S[: self._structure.num_units],
             self._nesting.family_U,
-            len(self._structure.families),
+            self._fewest_F,
         )
         chance_S = self._chance()
         self._unit_price_S = self._pricing.price(chance_S, alive_S)

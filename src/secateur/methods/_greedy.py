@@ -36,9 +36,9 @@ def choose(
 ) -> Decision:
     """Take units by ascending score until every budget is kept, and not one more than needed.
 
-    The best unit of every family stays, and so does what scores +inf. The last units taken may
-    bring more than was asked for: from the most important one down, units are given back where the
-    budgets are kept all the same, so that in the end none of them could be.
+    The best units of every family stay, as many as it needs, and so does what scores +inf. The last
+    units taken may bring more than was asked for: from the most important one down, units are given
+    back where the budgets are kept all the same, so that in the end none of them could be.
 
     Args:
         structure: Families and cost.
@@ -92,8 +92,8 @@ def _removable(structure: Structure, live: Live, score_U: Tensor) -> Tensor:
     for family, live_U in enumerate(live.units):
         start = structure.offsets[family]
         own_U = score_U[start : structure.offsets[family + 1]].masked_fill(~live_U, -torch.inf)
-        if len(own_U):
-            may_go_U[start + int(own_U.argmax())] = False
+        best = torch.argsort(own_U, descending=True, stable=True)
+        may_go_U[start + best[: structure.families[family].fewest]] = False
     order_U = torch.argsort(score_U, stable=True)
     return order_U[may_go_U[order_U]]
 
@@ -125,7 +125,8 @@ def _check_reach(
     if missed:
         raise UsageError(
             f"Removing units cannot bring the model down to {missed}: one unit of each of the "
-            f"{len(structure.families)} families has to stay, and so does what no family holds. "
+            f"{len(structure.families)} families has to stay, as many experts as a router chooses, "
+            "and what no family holds. "
             "Ask for less, or see `print(secateur.trace(model, example_inputs))` for what is fixed "
             "and why."
         )

@@ -118,7 +118,8 @@ class ResRep:
             )
         fewest = [family.num_units for family in structure.families]
         for family in compactable(structure):
-            fewest[family] = min(self.min_units, fewest[family])
+            least = max(self.min_units, structure.families[family].fewest)
+            fewest[family] = min(least, fewest[family])
         which = f"{self.min_units} unit(s) in every family that can have a compactor"
         check_reachable(structure, self.target_macs, fewest, which)
         terms = ResRepTerms(

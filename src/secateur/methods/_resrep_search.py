@@ -264,7 +264,8 @@ class ResRepSearch:
 
     def _room(self, family: int) -> int:
         """Return how many more units of a family may go."""
-        return max(0, int((~self.forgotten[family]).sum()) - self._terms.min_units)
+        fewest = max(self._terms.min_units, self._structure.families[family].fewest)
+        return max(0, int((~self.forgotten[family]).sum()) - fewest)
 
     def _norms(self) -> dict[int, Tensor]:
         matrices = {} if self._compactors is None else self._compactors.matrices

@@ -14,26 +14,26 @@ TOLERANCE = 0.005
 _MAX_SKIPPED = 200
 
 
-def keepers(rank_U: Tensor, alive_U: Tensor, family_U: Tensor, num_families: int) -> Tensor:
-    """Find the unit each family never loses: the best that is left, the first of equals.
+def keepers(rank_U: Tensor, alive_U: Tensor, family_U: Tensor, fewest_F: Tensor) -> Tensor:
+    """Find the units each family never loses: the best that are left, the first of equals.
 
     Args:
         rank_U: Higher is better, finite.
         alive_U: False for units that are gone or about to go.
-        family_U: Family of every unit.
-        num_families: F.
+        family_U: Family of every unit, ascending.
+        fewest_F: Number of units that each family needs, int64 ``[F]``.
 
     Returns:
-        Bool ``[U]`` with at most one True a family.
+        Bool ``[U]`` with at most that many True a family.
     """
     rank_U = torch.where(alive_U, rank_U, -torch.inf)
-    best_F = rank_U.new_full((num_families,), -torch.inf)
-    best_F = best_F.scatter_reduce(0, family_U, rank_U, "amax")
-    number_U = torch.arange(len(rank_U), device=rank_U.device)
-    number_U = torch.where(alive_U & (rank_U == best_F[family_U]), number_U, len(rank_U))
-    first_F = number_U.new_full((num_families,), len(rank_U))
-    first_F = first_F.scatter_reduce(0, family_U, number_U, "amin")
-    return first_F[family_U] == torch.arange(len(rank_U), device=rank_U.device)
+    order = torch.argsort(rank_U, descending=True, stable=True)
+    order = order[torch.argsort(family_U[order], stable=True)]
+    start_F = torch.searchsorted(family_U, torch.arange(len(fewest_F), device=family_U.device))
+    place = torch.arange(len(order), device=order.device) - start_F[family_U]
+    kept_U = torch.zeros_like(alive_U)
+    kept_U[order] = place < fewest_F[family_U]
+    return kept_U & alive_U
 
 
 def worst_first(candidate_S: Tensor, level_S: Tensor, worth_S: Tensor) -> Tensor:

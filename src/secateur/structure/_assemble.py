@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from secateur.structure._chosen import row_shares
 from secateur.structure._cost import Cost, Factor, Polynomial, Term
 from secateur.structure._heads import inside_heads
 from secateur.structure._label import Ids
@@ -57,21 +58,27 @@ def families(
             members[place.family].append(member)
             if solution.only_makers[here].all():
                 members[place.family].append(dataclasses.replace(member, consumes=False))
-    is_inside = inside_heads(tape, solution.component)
-    inside = set(units.family[is_inside[: len(units.family)]].tolist())
+    inside = set(units.family[inside_heads(tape, solution.component)].tolist())
+    fewest = {int(units.family[one]): count for one, count in solution.fewest.items()}
+    picked = {pick.tensor for pick in tape.picks}
     names: dict[str, int] = {}
     result = []
     for number, (own, size) in enumerate(zip(members, units.sizes, strict=True)):
-        maker = _maker(own, tensors)
+        is_chosen = number in fewest
+        maker = _maker([m for m in own if not is_chosen or m.tensor in picked], tensors)
+        kind = _kind(maker, tensors, picked)
+        if is_chosen or number in inside:
+            kind = "expert" if is_chosen else "dimension"
         base = maker.tensor.rpartition(".")[0] or maker.tensor
         names[base] = names.get(base, 0) + 1
         result.append(
             Family(
                 name=base if names[base] == 1 else f"{base}#{names[base]}",
-                kind="dimension" if number in inside else _kind(maker, tensors),
+                kind=kind,
                 num_units=size,
                 members=tuple(own),
                 inexact=solution.reasons[inexact[number]] if inexact[number] >= 0 else None,
+                fewest=fewest.get(number, 1),
             )
         )
     return tuple(result)
@@ -118,8 +125,9 @@ def _maker(members: Sequence[Member], tensors: Mapping[str, TensorInfo]) -> Memb
     return (matrices or learned)[0]
 
 
-def _kind(maker: Member, tensors: Mapping[str, TensorInfo]) -> str:
-    ndim = len(tensors[maker.tensor].shape)
+def _kind(maker: Member, tensors: Mapping[str, TensorInfo], picked: Container[str]) -> str:
+    # A tensor of which experts pick slices stacks their weights.
+    ndim = len(tensors[maker.tensor].shape) - (maker.tensor in picked)
     if ndim > 2:
         return "filter"
     if ndim == 2 and maker.index.shape[1] > 1:
@@ -165,9 +173,10 @@ def cost(
         for name in layer.tensors:
             of_tensor[name] = (*of_tensor.get(name, ()), number)
 
+    shares = row_shares(tape)
     macs = [
         _term(
-            charge.coefficient,
+            charge.coefficient * shares.get(charge.node, 1.0),
             [factor(ids) for ids in charge.factors],
             of_node.get(charge.node, ()),
         )

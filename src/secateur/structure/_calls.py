@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
+from secateur.structure._module_call import ModuleCall
 from secateur.structure._structure import TensorInfo
-from secateur.structure._tape import ModuleCall, Tape
+from secateur.structure._tape import Tape
 
 
 class Calls:

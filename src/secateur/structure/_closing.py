@@ -11,15 +11,11 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from functools import cached_property
 
-from secateur.structure._silence import ADDITIONS, KEEPS_ZERO, VIEWS
+from secateur.structure._silence import ADDITIONS, KEEPS_ZERO, PRODUCTS, VIEWS
 from secateur.structure._structure import TensorInfo
 from secateur.structure._tape import Info, Node, Tape
 
 _COPIES = {"aten._to_copy", "aten.clone"}
-_PRODUCTS = {
-    "aten.addmm", "aten.baddbmm", "aten.bmm", "aten.convolution", "aten.linear", "aten.mm",
-    "aten._grouped_mm",
-}  # fmt: skip
 _NORMS = {
     "aten.native_batch_norm", "aten._native_batch_norm_legit",
     "aten._native_batch_norm_legit_no_training", "aten.native_layer_norm",
@@ -93,7 +89,7 @@ class Ends:
 
     def _closed_here(self, node: Node, own: Names, nodes: Container[int]) -> tuple[Names, bool]:
         """Say what closes an operation by itself, and whether the walk ends here either way."""
-        if node.operation in _PRODUCTS:
+        if node.operation in PRODUCTS:
             return self._of_product(node, own, nodes), True
         if node.operation in _NORMS:
             return self._of_all(node.affine, nodes), True

@@ -34,7 +34,9 @@ class Evidence:
         inside: Places of reshapes that make heads, where units lie inside heads, else None.
         modes: Modes that were traced: False for evaluation, True for training.
         vanished: For each mode and layer: what has no place to compare once the layer is gone.
-        statistics: Means and variances over units that the model's own code works out.
+        statistics: For each mode: means, variances and choices over units that the model's own code
+            works out.
+        loops: Paths of modules that go through units one by one.
     """
 
     ranges: Mapping[tuple[str, int], Ids]
@@ -48,7 +50,8 @@ class Evidence:
     inside: frozenset[Place] | None
     modes: tuple[bool, ...]
     vanished: tuple[tuple[Positions, ...], ...] = ()
-    statistics: tuple[Statistic, ...] = ()
+    statistics: tuple[tuple[Statistic, ...], ...] = ()
+    loops: frozenset[str] = frozenset()
 
 
 def scalars_of(nodes: Iterable[Node]) -> Scalars:

@@ -1,9 +1,9 @@
 """Tensors that the forward makes itself: they are as wide as what gave them their size.
 
 A size read from the shape of a labelled tensor remembers the ids it counts, and a number kept by a
-module its place. A tensor of equal values made with such a size carries the ids on that axis, so a
-state of zeros follows the units it is a state of. Every number kept by a module gets ids of its own
-each time: what it counts is found out by what the tensor meets.
+module its place. A tensor of equal values made with such a size, or repeated to it, carries the ids
+on that axis, so a state of zeros follows the units it is a state of. Every number kept by a module
+gets ids of its own each time: what it counts is found out by what the tensor meets.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from secateur.structure.rules import info_of
 
 _WITH_TENSOR = frozenset(("new_zeros", "new_ones", "new_full", "new_empty"))
 _MAKERS = frozenset(("zeros", "ones", "full", "empty")) | _WITH_TENSOR
+_RESHAPES = frozenset(("reshape", "view"))
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
@@ -77,12 +78,14 @@ def label_made(tape: Tape, name: str, args: Sequence[Any], kwargs: Any, out: Any
         kwargs: Its keyword arguments.
         out: The tensor.
     """
-    if name not in _MAKERS or not isinstance(out, Tensor):
+    if not isinstance(out, Tensor) or name not in _MAKERS | _RESHAPES:
         return
-    given = args[1:] if name in _WITH_TENSOR else args
-    sizes = flat_sizes(given)
+    given = args if name in _MAKERS - _WITH_TENSOR else args[1:]
+    sizes = flat_sizes(given) or kwargs.get("size", kwargs.get("shape", ()))
     labels = []
-    for axis, size in enumerate((sizes or kwargs.get("size", ()))[: out.ndim]):
+    for axis, size in enumerate(sizes[: out.ndim]):
+        if name in _RESHAPES and not (isinstance(size, Stored) and _repeats(out, axis)):
+            continue
         ids = None
         if isinstance(size, Counted):
             ids = size.ids
@@ -96,3 +99,8 @@ def label_made(tape: Tape, name: str, args: Sequence[Any], kwargs: Any, out: Any
         node = tape.nodes[-1]
         node.labels = info_of(out).labels = tuple(labels)
         tape.doubts.append(node)
+
+
+def _repeats(out: Tensor, axis: int) -> bool:
+    """Tell whether a tensor is one value a position of other axes, repeated along this one."""
+    return out.shape[axis] > 1 and out.stride(axis) == 0 and not info_of(out).labels

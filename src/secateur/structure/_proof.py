@@ -43,6 +43,7 @@ class Violation:
         line: Line in it.
         module: Path of the module.
         operation: Name of the operation.
+        ids: The ids that are wrong, where that is known.
     """
 
     message: str
@@ -50,6 +51,7 @@ class Violation:
     line: int
     module: str
     operation: str
+    ids: Ids | None = None
 
     def __str__(self) -> str:
         source = f"{self.file}:{self.line}" if self.file else ""
@@ -128,7 +130,14 @@ def find_violation(
         try:
             with stage.open(training=training):
                 stage.run(tape, example)
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            AssertionError,
+        ) as error:
             return _failure(error, tape)
         nodes += tape.nodes
         found = (
@@ -188,12 +197,15 @@ def _wrong_meeting(
 
 
 def _wrong_freeze(tape: Tape, variant: Variant) -> Violation | None:
-    for ids, reason in tape.freezes:
-        if _is_spare(ids, variant).any():
-            file, _, line = reason.source.rpartition(":")
-            message = f"fixes units that were free in the larger model: {reason.message}"
-            return Violation(message, file, int(line or 0), reason.module, reason.operation)
-    return None
+    wrong = [(ids[_is_spare(ids, variant)], reason) for ids, reason in tape.freezes]
+    found = [(ids, reason) for ids, reason in wrong if len(ids)]
+    if not found:
+        return None
+    reason = found[0][1]
+    file, _, line = reason.source.rpartition(":")
+    message = f"fixes units that were free in the larger model: {reason.message}"
+    ids = np.concatenate([own for own, _ in found])
+    return Violation(message, file, int(line or 0), reason.module, reason.operation, ids)
 
 
 def _wrong_place(
@@ -293,19 +305,42 @@ def _is_spare(ids: Ids, variant: Variant) -> NDArray[np.bool_]:
 
 def _wrong_number(nodes: list[Node], evidence: Evidence) -> Violation | None:
     """Every number must occur in the original, in the same order, in the same module."""
-    positions: dict[str, int] = {}
     for module, entries in scalars_of(nodes).items():
         expected = evidence.scalars.get(module, ())
-        for entry in entries:
-            place = positions.get(module, 0)
-            while place < len(expected) and expected[place] != entry:
-                place += 1
-            if place == len(expected):
-                node = next(
-                    n for n in nodes if n.module == module and (n.operation, n.scalars) == entry
-                )
-                return _at(node, f"computes with other numbers than before, {entry[1]}")
-            positions[module] = place + 1
+        is_loop = any(not p or f"{module}.".startswith(f"{p}.") for p in evidence.loops)
+        if is_loop and len(entries) > len(expected):
+            # It goes through more units than before, and computes with its numbers more often.
+            wrong = next((entry for entry in entries if entry not in expected), None)
+        else:
+            wrong = _first_out_of_order(entries, expected)
+        if wrong is not None:
+            node = next(
+                n for n in nodes if n.module == module and (n.operation, n.scalars) == wrong
+            )
+            return _at(node, f"computes with other numbers than before, {wrong[1]}")
+    return None
+
+
+_Entry = tuple[str, tuple[object, ...]]
+
+
+def _first_out_of_order(entries: Sequence[_Entry], expected: Sequence[_Entry]) -> _Entry | None:
+    """Find an entry that does not come in the order of what is expected.
+
+    Args:
+        entries: Operations and their numbers.
+        expected: Those of the original, none of which has to be there.
+
+    Returns:
+        The first entry that is not found behind those before it.
+    """
+    place = 0
+    for entry in entries:
+        while place < len(expected) and expected[place] != entry:
+            place += 1
+        if place == len(expected):
+            return entry
+        place += 1
     return None
 
 

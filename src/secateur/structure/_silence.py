@@ -4,6 +4,12 @@ from __future__ import annotations
 
 ADDITIONS = {"aten.add", "aten.add_"}
 
+PRODUCTS = {
+    "aten.addmm", "aten.baddbmm", "aten.bmm", "aten.convolution", "aten.linear", "aten.mm",
+    "aten._grouped_mm",
+}  # fmt: skip
+"""Operations that multiply by a weight and sum."""
+
 SHAPELESS = {
     "aten.relu", "aten.relu_", "aten.gelu", "aten.silu", "aten.silu_", "aten.tanh", "aten.hardtanh",
     "aten.hardtanh_", "aten.hardswish", "aten.hardswish_", "aten.leaky_relu", "aten.leaky_relu_",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from secateur.structure._chosen import fewest, silencing, unchosen
 from secateur.structure._heads import silenced
 from secateur.structure._label import Ids, Label
 from secateur.structure._structure import Reason, TensorInfo
@@ -30,6 +31,7 @@ class Solution:
         inexact: Index into ``reasons`` for free components under a shared statistic, else -1.
         blame: Index into ``reasons`` why a component is not free, else -1.
         reasons: Reasons that ``inexact`` and ``blame`` point to.
+        fewest: Number of units that have to stay, for components that are chosen from others.
     """
 
     component: NDArray[np.int64]
@@ -39,6 +41,7 @@ class Solution:
     inexact: NDArray[np.int64]
     blame: NDArray[np.int64]
     reasons: tuple[Reason, ...]
+    fewest: Mapping[int, int]
 
 
 def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool) -> Solution:
@@ -61,7 +64,7 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
         rest = (np.maximum(a, b)[~apart], Reason(message=_PADDED))
         component = connected(tape.num_ids, a[apart], b[apart])
         silence = silenced(tape, tensors, component)
-        freezes = [*tape.freezes, *silence.loud, *padded, rest]
+        freezes = [*tape.freezes, *silence.loud, *unchosen(tape, component), *padded, rest]
         frozen = np.zeros(component.max() + 1, dtype=bool)
         frozen[component[_joined([ids for ids, _ in freezes])]] = True
         frozen[component[CONSTANT_ID]] = True
@@ -73,7 +76,8 @@ def solve(tape: Tape, tensors: Mapping[str, TensorInfo], *, allow_inexact: bool)
         settled = reached
         a = np.concatenate([a, *(e[0] for e in extra)])
         b = np.concatenate([b, *(e[1] for e in extra)])
-    return _judged(tape, tensors, component, freezes, silence.ids, allow_inexact)
+    silent = np.concatenate([silence.ids, silencing(tape, component)])
+    return _judged(tape, tensors, component, freezes, silent, allow_inexact)
 
 
 def _padded(tape: Tape, is_padded: NDArray[np.bool_]) -> list[tuple[Ids, Reason]]:
@@ -172,7 +176,16 @@ def _judged(
     if not allow_inexact:
         blocked = (blame < 0) & (inexact >= 0)
         blame[blocked] = inexact[blocked]
-    return Solution(component, is_consumed, only_makers, blame < 0, inexact, blame, tuple(reasons))
+    return Solution(
+        component=component,
+        consumed=is_consumed,
+        only_makers=only_makers,
+        free=blame < 0,
+        inexact=inexact,
+        blame=blame,
+        reasons=tuple(reasons),
+        fewest=fewest(tape, component),
+    )
 
 
 def _consumed(tape: Tape, component: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -22,11 +22,12 @@ from secateur.structure._inventory import named_modules
 from secateur.structure._made import label_made, remember_shape
 from secateur.structure._measured import keep_sizes
 from secateur.structure._memory import Memory
+from secateur.structure._module_call import Given, ModuleCall
 from secateur.structure._nested import map_tensors
 from secateur.structure._sizes import Resize, resized_attributes, shapes_of
 from secateur.structure._slots import write_slot
 from secateur.structure._stored import marked, note_uses
-from secateur.structure._tape import Given, Info, ModuleCall, Tape
+from secateur.structure._tape import Info, Tape
 from secateur.structure._ties import note_ties
 from secateur.structure._tracer import Tracer
 from secateur.structure._untold import note_untold
@@ -274,7 +275,7 @@ def _batch_norm(
 
 _UNCHECKED: dict[Any, Any] = {F.batch_norm: _batch_norm}
 """What runs in place of functions that refuse an example which is large enough for a trace."""
-_READS = frozenset((Tensor.tolist, Tensor.numpy))
+_READS = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__format__))
 _WHOLE = frozenset(
     getattr(torch, name)
     for name in (

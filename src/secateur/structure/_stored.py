@@ -19,7 +19,7 @@ from secateur.structure._label import Ids
 from secateur.structure._measured import flat_sizes
 from secateur.structure._slots import slots, write_slot
 from secateur.structure._structure import StoredSize
-from secateur.structure._tape import Tape, Use
+from secateur.structure._tape import CONSTANT_ID, Tape, Use
 from secateur.structure._units import Units, even_axis_factor
 from secateur.structure.rules import info_of
 
@@ -60,6 +60,8 @@ def note_uses(tape: Tape, name: str, args: Sequence[Any], kwargs: Any, out: Any)
     """
     handler = _HANDLERS.get(name)
     if handler is None or not args or not _has_stored((*args, *kwargs.values())):
+        if name in _COMPARISONS and isinstance(args[1], Stored):
+            _note_limit(tape, args[0], args[1])
         return
     for number, tensor, axis, stop in handler(args, kwargs, out):
         if isinstance(number, Stored):
@@ -68,6 +70,14 @@ def note_uses(tape: Tape, name: str, args: Sequence[Any], kwargs: Any, out: Any)
                 _tie(tape, number, ids)
             node = tape.nodes[-1]
             tape.uses.append(Use(number.source, ids, node.file, node.line))
+
+
+def _note_limit(tape: Tape, tensor: Any, number: Stored) -> None:
+    """Record a stored number that references to units are compared with: there is none so large."""
+    refers = info_of(tensor).refers if isinstance(tensor, Tensor) else None
+    if refers is not None and number == np.count_nonzero(refers != CONSTANT_ID):
+        node = tape.nodes[-1]
+        tape.uses.append(Use(number.source, refers[:number], node.file, node.line))
 
 
 def _tie(tape: Tape, number: Stored, ids: Ids | None) -> None:
@@ -178,6 +188,14 @@ def _of_item(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> _Sized
         axis += 1
 
 
+def _of_one_hot(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> _Sized:
+    yield kwargs.get("num_classes", args[1] if len(args) > 1 else -1), out, -1, None
+
+
+def _of_histogram(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> _Sized:
+    yield kwargs.get("bins", args[1] if len(args) > 1 else 100), out, 0, None
+
+
 def _of_convolution(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> _Sized:
     groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
     axis = 1 if args[0].ndim == args[1].ndim else 0
@@ -195,11 +213,12 @@ def _of_norm(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> _Sized
         yield shape, args[0], 1, None
 
 
+_COMPARISONS = frozenset(("__eq__", "__ne__", "__lt__", "__ge__", "eq", "ne", "lt", "ge"))
 _Handler = Callable[[Sequence[Any], Mapping[str, Any], Any], _Sized]
 _HANDLERS: Mapping[str, _Handler] = {
     "view": _of_view, "reshape": _of_view, "expand": _of_view, "broadcast_to": _of_view,
     "unflatten": _of_unflatten, "split": _of_split, "split_with_sizes": _of_split,
     "narrow": _of_narrow, "__getitem__": _of_item, "conv1d": _of_convolution,
     "conv2d": _of_convolution, "conv3d": _of_convolution, "layer_norm": _of_norm,
-    "rms_norm": _of_norm, "group_norm": _of_norm,
+    "rms_norm": _of_norm, "group_norm": _of_norm, "one_hot": _of_one_hot, "histc": _of_histogram,
 }  # fmt: skip

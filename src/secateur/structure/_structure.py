@@ -83,10 +83,12 @@ class Family:
 
     Attributes:
         name: Path of the module in which the units are made, such as ``layer1.0.conv1``.
-        kind: ``filter``, ``neuron``, ``head``, ``dimension`` (inside heads) or ``channel``.
+        kind: ``filter``, ``neuron``, ``head``, ``dimension`` (inside heads), ``expert`` or
+            ``channel``.
         num_units: U, the number of units at the time of the trace.
         members: Every slice that leaves with a unit.
         inexact: Why removing a unit changes more than masking it would, or None where both agree.
+        fewest: Number of units that have to stay: one, or as many experts as a router chooses.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Family:
     num_units: int
     members: tuple[Member, ...]
     inexact: Reason | None = None
+    fewest: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

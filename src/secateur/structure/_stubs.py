@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from secateur.structure._calls import Calls
 from secateur.structure._label import Label
+from secateur.structure._module_call import Given, ModuleCall
 from secateur.structure._silence import ADDITIONS, KEEPS_ZERO, PLAIN, SHAPELESS
 from secateur.structure._structure import Stub
-from secateur.structure._tape import Given, ModuleCall, Node, Tape
+from secateur.structure._tape import Node, Tape
 
 if TYPE_CHECKING:
     from secateur.structure._branches import Branch

@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from secateur.structure._allowance import Allowance
+from secateur.structure._choice import Choice, Pick
 from secateur.structure._label import Ids, Label, axis_label
+from secateur.structure._module_call import ModuleCall
 from secateur.structure._split import Place, Split
 from secateur.structure._structure import Reason
 
@@ -83,62 +84,14 @@ class Info:
         node: Index of the node that made it, a negative number for a model input, else None.
         tensor: Name of the parameter or buffer it is, through layout operations only, else None.
         value: Its real content where that is known.
+        refers: Where its numbers say which unit is meant: the id that each number refers to.
     """
 
     labels: tuple[Label, ...] = ()
     node: int | None = None
     tensor: str | None = None
     value: Tensor | None = None
-
-
-class Given(NamedTuple):
-    """A tensor that a module was given.
-
-    Attributes:
-        node: Node that made it, if any did.
-        shape: Its shape.
-        labels: Its labels.
-    """
-
-    node: int | None
-    shape: tuple[int, ...]
-    labels: tuple[Label, ...]
-
-
-@dataclass(slots=True)
-class ModuleCall:
-    """One call of a module during the trace.
-
-    Attributes:
-        path: The module's path.
-        parent: Index of the enclosing call, -1 for the model itself.
-        standard: Whether the module is one of PyTorch's own layers, whose size attributes surgery
-            keeps up to date.
-        proven: Whether the module is one of `secateur.nn`, whose sizes all follow from its weights.
-        start: First node of the call.
-        stop: One past its last node.
-        inputs: Nodes that made its tensor arguments, in order.
-        num_arguments: Number of its arguments that are not None.
-        first: Its first argument where that is a tensor.
-        outputs: Node of each entry of its output; None where an entry is not a tensor.
-        output_labels: Labels of each entry of its output.
-        returns_tuple: Whether it returned a tuple (or list) rather than a tensor.
-        returns_values: Whether something else than tensors and None was in that tuple.
-    """
-
-    path: str
-    parent: int
-    standard: bool
-    proven: bool
-    start: int
-    stop: int = -1
-    inputs: tuple[int | None, ...] = ()
-    num_arguments: int = 0
-    first: Given | None = None
-    outputs: tuple[int | None, ...] = ()
-    output_labels: tuple[tuple[Label, ...], ...] = ()
-    returns_tuple: bool = False
-    returns_values: bool = False
+    refers: Ids | None = None
 
 
 @dataclass(slots=True)
@@ -239,6 +192,10 @@ class Tape:
         edges: Ids that can only leave together, and the node that says so.
         freezes: Ids that cannot leave, and why.
         inexact: Ids that share a statistic, and where.
+        shared: Ids that are weighed against each other, and why they stay unless some are chosen.
+        choices: Choices among units.
+        picks: Where choices pick slices of stored tensors.
+        shares: Nodes that read the positions one unit was chosen for, and the number of units.
         consumed: Ids of weight slices that multiply the units they belong to.
         joints: Labels that came to vary on several axes.
         splits: Axes that a reshape split.
@@ -270,6 +227,10 @@ class Tape:
     edges: list[tuple[Ids, Ids, Node]] = field(default_factory=list)
     freezes: list[tuple[Ids, Reason]] = field(default_factory=list)
     inexact: list[tuple[Ids, Reason]] = field(default_factory=list)
+    shared: list[tuple[Ids, Reason]] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    picks: list[Pick] = field(default_factory=list)
+    shares: dict[int, int] = field(default_factory=dict)
     consumed: list[Ids] = field(default_factory=list)
     joints: list[Label] = field(default_factory=list)
     splits: list[Split] = field(default_factory=list)
@@ -290,6 +251,7 @@ class Tape:
             kept_nodes=set(),
             num_made=Counter(),
             statistics=[],
+            shares={},
         )
 
     def reads_as_equal(self, are_equal: bool) -> bool:
@@ -380,6 +342,10 @@ class Tape:
     def mark_inexact(self, label: Label, message: str) -> None:
         """Note that an operation computes a statistic over a label's positions."""
         self.inexact.append((label.ids.ravel(), self.reason(message)))
+
+    def mark_shared(self, label: Label, message: str) -> None:
+        """Note that a label's positions stay for a reason, unless some of them are chosen."""
+        self.shared.append((label.ids.ravel(), self.reason(message)))
 
     def note_statistic(self, label: Label) -> None:
         """Remember where the model's own code takes a statistic over units."""

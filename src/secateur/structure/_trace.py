@@ -31,7 +31,7 @@ from secateur.structure._split import Place
 from secateur.structure._stage import Stage
 from secateur.structure._stored import stored_sizes
 from secateur.structure._structure import Family, Reason, StoredSize, Structure
-from secateur.structure._tape import Node, Tape
+from secateur.structure._tape import Node, Statistic, Tape
 from secateur.structure._units import Units, number_units
 from secateur.structure._variant import larger
 
@@ -51,7 +51,7 @@ def trace(
 
     The forward runs once, on meta tensors: nothing is computed, no memory is taken for weights,
     and the model is left as it was. A model with parameters that the forward in evaluation mode
-    does not use (auxiliary heads) runs once more in training mode.
+    does not use (auxiliary heads), or with a router, runs once more in training mode.
 
     Args:
         model: Any module.
@@ -147,6 +147,7 @@ class _Run:
     nodes: list[Node]
     places: tuple[Places, ...]
     modes: tuple[bool, ...]
+    statistics: tuple[tuple[Statistic, ...], ...]
 
 
 def _recorded(
@@ -161,20 +162,27 @@ def _recorded(
     _run(stage, tape, example, training=False)
     used = {name for node in tape.nodes for name in node.tensors}
     parameters = {name for name, info in inventory.infos.items() if info.is_parameter}
-    if parameters <= used:
-        return _Run(inventory, tape, tape.nodes, (places_of(tape.nodes),), (False,))
+    if parameters <= used and not tape.choices:
+        places, statistics = (places_of(tape.nodes),), (tuple(tape.statistics),)
+        return _Run(inventory, tape, tape.nodes, places, (False,), statistics)
     second = tape.second_pass()
     _run(stage, second, example, training=True)
     tape.num_ids = second.num_ids
-    places = (places_of(tape.nodes), places_of(second.nodes))
-    return _Run(inventory, tape, tape.nodes + second.nodes, places, (False, True))
+    return _Run(
+        inventory=inventory,
+        tape=tape,
+        nodes=tape.nodes + second.nodes,
+        places=(places_of(tape.nodes), places_of(second.nodes)),
+        modes=(False, True),
+        statistics=(tuple(tape.statistics), tuple(second.statistics)),
+    )
 
 
 def _run(stage: Stage, tape: Tape, example: Example, *, training: bool) -> None:
     try:
         with stage.open(training=training):
             stage.run(tape, example)
-    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         if isinstance(error, TraceError):
             raise
         mode = "training" if training else "evaluation"
@@ -219,7 +227,10 @@ class _Trial:
             equal_parts=self._recorded.tape.equal_parts,
             inside=self._recorded.tape.inside,
             modes=self._recorded.modes,
-            statistics=tuple(self._recorded.tape.statistics),
+            statistics=self._recorded.statistics,
+            loops=frozenset(
+                self._recorded.tape.nodes[number].module for number in self._recorded.tape.shares
+            ),
         )
 
     def stored(self) -> tuple[StoredSize, ...]:
@@ -292,14 +303,20 @@ class _Trial:
         return f"; it uses {', '.join(slots)} of module {uses[0][0] or 'the model'!r}"
 
     def _fix(self, violation: Violation) -> None:
-        """Fix the free units that meet the line which failed: where it did, and then everywhere."""
+        """Fix what is wrong, or what meets the line which failed: where it did, then everywhere."""
         nodes, line = self._recorded.nodes, (violation.file, violation.line)
         same_line = [n for n in nodes if (n.file, n.line) == line]
         same_module = [n for n in nodes if n.module == violation.module]
         here = [n for n in same_line if n.module == violation.module and line not in self._failed]
         self._failed.add(line)
-        for suspects in (here, same_line, same_module, self._recorded.tape.doubts):
-            ids = [label.ids.ravel() for node in suspects for label in node.labels]
+        doubts = self._recorded.tape.doubts
+        met = [
+            [label.ids.ravel() for node in suspects for label in node.labels]
+            for suspects in (here, same_line, same_module, doubts)
+        ]
+        if violation.ids is not None:
+            met.insert(0, [violation.ids % len(self.solution.component)])
+        for ids in met:
             if not ids:
                 continue
             free = np.unique(np.concatenate(ids))

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from secateur.errors import TraceError
 from secateur.structure._label import Label
-from secateur.structure._tape import Info, Node, Tape
+from secateur.structure._tape import CONSTANT_ID, Info, Node, Tape
 from secateur.structure._values import (
     MAX_ELEMENTS,
     Values,
@@ -29,7 +30,17 @@ from secateur.structure._values import (
     overwritten,
     results,
 )
-from secateur.structure.rules import RULES, Call, Rule, attach_info, info_of, pointwise
+from secateur.structure.rules import (
+    RULES,
+    Call,
+    Rule,
+    attach_info,
+    fix_references,
+    follow_references,
+    info_of,
+    pointwise,
+    refer,
+)
 
 _PACKAGE = Path(__file__).parents[1]
 _OWN_CODE = tuple(
@@ -124,12 +135,13 @@ class Tracer(TorchDispatchMode):
         node = self._node(operation, args, tensors, infos)
         if self.tape.allowance is not None:
             self.tape.allowance.check(node.index + 1, lambda: node.reason("it is here"))
-        value = self.values.compute(func, args, kwargs, tensors, infos)
+        value = self._content(operation, args, kwargs, tensors, infos)
         if operation.returns_number:
-            return self._scalar(value)
+            return self._number(infos, value)
         if not tensors:
             kwargs = accepted(func, kwargs)
         out = self._out(operation, args, kwargs, value)
+        follow_references(Call(self.tape, func, args, kwargs), infos, out)
         twins = [t for t, i in zip(tensors, infos, strict=True) if i.tensor and i.node is None]
         self._sign_all(out, node, value, twins)
         if operation.is_mutable:
@@ -197,9 +209,7 @@ class Tracer(TorchDispatchMode):
             args = (args[0], as_positions(args[1]), *args[2:])
         if operation.is_dynamic and not _fixed_shape(operation, args):
             if value is not None:
-                labels = [label for t in _tensors_in(args, kwargs) for label in info_of(t).labels]
-                self.tape.freeze(labels, "decides on the shape of a result")
-                return tree_map_only(Tensor, _shaped_like, value)
+                return self._of_known_shape(operation, _tensors_in(args, kwargs), value)
             reason = self.tape.reason("the shape of a result depends on the data")
             raise TraceError(
                 f"The forward cannot be traced: {reason}. Expected a forward whose shapes follow "
@@ -208,6 +218,44 @@ class Tracer(TorchDispatchMode):
                 "model, or trace the part of the model before the selection."
             )
         return operation.rule(Call(self.tape, operation.func, args, kwargs))
+
+    def _of_known_shape(self, operation: _Operation, tensors: list[Tensor], value: Any) -> Any:
+        """Return a result whose shape is known, or taken as largest, though data decide on it."""
+        message = "decides on the shape of a result"
+        out = tree_map_only(Tensor, _shaped_like, value)
+        labels = [label for t in tensors for label in info_of(t).labels]
+        if operation.name == "aten.nonzero":
+            node = self.tape.nodes[-1]
+            num_units = self.tape.shares.get(node.inputs[0], 0) if node.inputs else 0
+            if num_units:
+                self.tape.shares[node.index] = num_units
+            if tensors[0].ndim == 1 and len(labels) == 1:
+                # Which units were chosen at all.
+                self.tape.mark_shared(labels[0], message)
+                refer(out, labels[0].ids.ravel())
+                return out
+        self.tape.freeze(labels, message)
+        return out
+
+    def _content(
+        self,
+        operation: _Operation,
+        args: Any,
+        kwargs: Any,
+        tensors: list[Tensor],
+        infos: list[Info],
+    ) -> Any:
+        """Work out what an operation returns where that is known, or has to be said."""
+        value = self.values.compute(operation.func, args, kwargs, tensors, infos)
+        if operation.name == "aten.nonzero":
+            return _positions_of_units(infos[0], value)
+        return value
+
+    def _number(self, infos: Sequence[Info], value: Any) -> Any:
+        """Hand a number to Python; where one is indexed with, the rule of `select` follows it."""
+        if self.tape.function[0] != "__getitem__":
+            fix_references(self.tape, infos)
+        return self._scalar(value)
 
     def _scalar(self, value: Any) -> Any:
         if value is None:
@@ -222,13 +270,21 @@ class Tracer(TorchDispatchMode):
 
     def read(self, tensor: Tensor, func: Any, args: Any, kwargs: Any) -> Any:
         """Hand the content of a tensor to Python, as `torch.Tensor.tolist` does."""
+        fix_references(self.tape, [info_of(tensor)])
         return func(self._scalar(self.values.known(tensor)), *args, **kwargs)
 
     def _sign(self, result: Tensor, node: Node, value: Any) -> None:
         info = info_of(result)
-        attach_info(result, Info(info.labels, node.index, info.tensor))
+        attach_info(result, Info(info.labels, node.index, info.tensor, refers=info.refers))
         if isinstance(value, Tensor) and value.shape == result.shape:
             info_of(result).value = value
+
+
+def _positions_of_units(mask: Info, every: Tensor | None) -> Tensor | None:
+    """Let data choose every unit of one axis, but not what is there beside the units."""
+    if mask.value is not None or len(mask.labels) != 1 or mask.labels[0].ids.ndim != 1:
+        return every
+    return torch.from_numpy(np.argwhere(mask.labels[0].ids != CONSTANT_ID))
 
 
 def _fixed_shape(operation: _Operation, args: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Statistics that a forward works out itself, taken over live units only."""
+"""Statistics that a forward works out itself, and choices it makes, over live units only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.structure import Live, Structure, named_modules, watched_calls
+
+_Call = tuple[str, str, int]
 
 
 class LiveStatistics:
@@ -26,20 +28,23 @@ class LiveStatistics:
 
     def __init__(self, model: nn.Module, structure: Structure, live: Live) -> None:
         evidence = structure.evidence
+        self._model = model
         self._paths: dict[int, str] = {}
         for path, module in named_modules(model).items():
             self._paths.setdefault(id(module), path)
-        self._masks: dict[tuple[str, str, int], tuple[int, Tensor]] = {}
-        if evidence is not None and evidence.statistics:
+        self._masks: dict[bool, dict[_Call, tuple[int, Tensor]]] = {}
+        if evidence is not None and any(evidence.statistics):
             gone = torch.zeros(len(evidence.component), dtype=torch.bool)
             component = torch.from_numpy(evidence.component)
             for family, live_U in zip(structure.families, live.units, strict=True):
                 for member in family.members:
                     ids = torch.from_numpy(evidence.ranges[member.tensor, member.axis])
                     gone[component[ids[member.index[~live_U].flatten()]]] = True
-            for entry in evidence.statistics:
-                mask = ~gone[component[torch.from_numpy(entry.ids.copy())]]
-                self._masks[entry.module, entry.function, entry.ordinal] = entry.axis, mask
+            for training, entries in zip(evidence.modes, evidence.statistics, strict=True):
+                own = self._masks[training] = {}
+                for entry in entries:
+                    mask = ~gone[component[torch.from_numpy(entry.ids.copy())]]
+                    own[entry.module, entry.function, entry.ordinal] = entry.axis, mask
         self._stack: list[str] = []
         self._counts: dict[tuple[str, str], int] = {}
         self._watch = ExitStack()
@@ -74,14 +79,17 @@ class LiveStatistics:
             The result, or None where this call is no statistic over units that are gone.
         """
         name = getattr(func, "__name__", "")
-        if name not in _STATISTICS or not self._masks:
+        if name not in _STATISTICS.keys() | _CHOICES or not self._masks:
             return None
         place = self._stack[-1] if self._stack else "", name
         ordinal = self._counts.get(place, 0)
         self._counts[place] = ordinal + 1
-        axis, mask = self._masks.get((*place, ordinal), (0, None))
+        masks = self._masks.get(self._model.training, self._masks[False])
+        axis, mask = masks.get((*place, ordinal), (0, None))
         if mask is None or bool(mask.all()):
             return None
+        if name in _CHOICES:
+            return func(_without_gone(func, mask, axis, args[0], kwargs), *args[1:], **kwargs)
         return _STATISTICS[name](mask, axis, *args, **kwargs)
 
 
@@ -89,6 +97,14 @@ def _weights(mask: Tensor, axis: int, x: Tensor) -> Tensor:
     shape = [1] * x.dim()
     shape[axis] = -1
     return mask.to(x.device, x.dtype).view(shape)
+
+
+def _without_gone(
+    func: Callable[..., Any], mask: Tensor, axis: int, x: Tensor, kwargs: Mapping[str, Any]
+) -> Tensor:
+    """Let gone units weigh nothing, and be the last to be chosen."""
+    smallest = func.__name__ not in {"argmin", "min"} and kwargs.get("largest", True)
+    return x.where(_weights(mask, axis, x) > 0, -torch.inf if smallest else torch.inf)
 
 
 def _mean(
@@ -176,6 +192,7 @@ def _group_norm(
     return result.view(input.shape)
 
 
+_CHOICES = frozenset(("softmax", "topk", "argmax", "argmin", "max", "min"))
 _STATISTICS: Mapping[str, Callable[..., Any]] = {
     "mean": _mean,
     "var": _var,

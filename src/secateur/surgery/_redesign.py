@@ -77,6 +77,7 @@ def _gone(structure: Structure, found: Live | Mapping[str, int]) -> Decision:
     """Return what has to go; which units does not matter, as their weights are random."""
     names = [family.name for family in structure.families]
     sizes = {family.name: family.num_units for family in structure.families}
+    fewest = {family.name: family.fewest for family in structure.families}
     if isinstance(found, Live):
         if [len(mask) for mask in found.units] != list(sizes.values()) or len(
             found.layers
@@ -98,10 +99,11 @@ def _gone(structure: Structure, found: Live | Mapping[str, int]) -> Decision:
                 f"{', '.join(sizes) or 'none'}; `print(secateur.trace(model, example_inputs))` "
                 "shows them."
             )
-        if not 1 <= width <= sizes[name]:
+        if not fewest[name] <= width <= sizes[name]:
             raise UsageError(
                 f"Family {name!r} was asked for with {width} units, and `build` makes "
-                f"{sizes[name]}. Give a number from 1 to that, or build a wider network."
+                f"{sizes[name]}. Give a number from {fewest[name]} to that, or build a wider "
+                "network."
             )
     units = {
         number: torch.arange(widths[name], sizes[name])

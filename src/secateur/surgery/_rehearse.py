@@ -36,7 +36,7 @@ def rehearse(model: nn.Module, structure: Structure) -> None:
     units = {
         number: torch.tensor([family.num_units // 2])
         for number, family in enumerate(structure.families)
-        if family.num_units > 1
+        if family.num_units > family.fewest
     }
     live = structure.everything()
     for decision in (Decision(units=units), Decision(layers=tuple(range(structure.num_layers)))):

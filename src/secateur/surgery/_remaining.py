@@ -20,8 +20,8 @@ def remaining(structure: Structure, live: Live, decision: Decision) -> Live:
         What is left afterwards.
 
     Raises:
-        SurgeryError: The decision names something that does not exist or is gone, or takes the
-            last unit of a family.
+        SurgeryError: The decision names something that does not exist or is gone, or takes more
+            units of a family than may go.
     """
     units = {}
     for number, gone in decision.units.items():
@@ -52,11 +52,12 @@ def _check_units(family: Family, live_U: torch.Tensor, gone: torch.Tensor) -> No
         )
     left_U = live_U.clone()
     left_U[gone] = False
-    if len(gone) and not left_U.any():
+    left = int(left_U.sum())
+    if len(gone) and left < family.fewest:
         raise SurgeryError(
-            f"The decision removes all {int(live_U.sum())} units that are left of family "
-            f"{family.name!r}, but one has to stay for the model to run. Leave one out, or remove "
-            "the layer that the family is in."
+            f"The decision removes {len(gone)} of the {int(live_U.sum())} units that are left of "
+            f"family {family.name!r}, but {family.fewest} must stay for the model to run. "
+            f"Leave out {family.fewest - left}, or remove the layer that the family is in."
         )
 
 

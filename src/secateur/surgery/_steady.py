@@ -19,9 +19,10 @@ class Steady(TorchFunctionMode):
     """Makes every forward that runs inside deterministic.
 
     Dropout passes its input on, attention drops nothing, and the samples that drop-path is written
-    with keep everything: a Bernoulli sample is all ones, a uniform one just below one. Whatever
-    else is drawn, such as the spans that a speech model masks, is drawn from the same seed each
-    time; the generators of PyTorch, NumPy and Python go on as if nothing had been drawn.
+    with keep everything: a Bernoulli sample is all ones, a uniform one just below one, and the
+    exponential one that a random choice is written with one. Whatever else is drawn, such as the
+    spans that a speech model masks, is drawn from the same seed each time; the generators of
+    PyTorch, NumPy and Python go on as if nothing had been drawn.
     """
 
     def __enter__(self) -> Self:
@@ -56,6 +57,8 @@ class Steady(TorchFunctionMode):
             return args[0].fill_(1.0) if func is Tensor.bernoulli_ else torch.ones_like(args[0])
         if func is torch._grouped_mm and args[0].dtype is torch.float64:
             return _grouped_product(*args, **given)
+        if func is Tensor.exponential_:
+            return args[0].fill_(1.0)
         if func in _UNIFORM:
             out = func(*args, **given)
             return out.fill_(_ALMOST_ONE) if out.is_floating_point() else out

@@ -130,7 +130,8 @@ def _decisions(
     """Draw units of every family that can spare one, and then layers."""
     units = {}
     for number, family in enumerate(structure.families):
-        wanted = min(max(round(fraction * family.num_units), 1), family.num_units - 1)
+        spare = family.num_units - family.fewest
+        wanted = min(max(round(fraction * family.num_units), 1), spare)
         if wanted > 0:
             units[number] = torch.randperm(family.num_units, generator=generator)[:wanted]
     wanted = max(round(fraction * structure.num_layers), 1)

@@ -73,7 +73,7 @@ def _cut_evenly(job: Job) -> nn.Module:
     structure = trace(ground.network(), ground.image)
 
     def widths(factor: float) -> dict[str, int]:
-        return {f.name: max(1, round(factor * f.num_units)) for f in structure.families}
+        return {f.name: max(f.fewest, round(factor * f.num_units)) for f in structure.families}
 
     def macs(factor: float) -> float:
         return structure.cost.macs.value(torch.tensor(list(widths(factor).values())))

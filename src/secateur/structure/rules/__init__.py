@@ -1,6 +1,7 @@
 """What every kind of ATen operation does to labels, one file a kind."""
 
 from secateur.structure.rules._attention import attention, keep_scale
+from secateur.structure.rules._choosing import choose
 from secateur.structure.rules._contraction import product
 from secateur.structure.rules._convolution import convolution
 from secateur.structure.rules._indexing import index
@@ -12,8 +13,10 @@ from secateur.structure.rules._pointwise import pointwise
 from secateur.structure.rules._pooling import spatial
 from secateur.structure.rules._recurrent import recurrent_layers
 from secateur.structure.rules._reduction import reduction
+from secateur.structure.rules._references import fix_references, follow_references, refer
 from secateur.structure.rules._registry import RULES, Call, Rule, attach_info, info_of
 from secateur.structure.rules._routing import grouped_product
+from secateur.structure.rules._selecting import select
 from secateur.structure.rules._shuffling import shuffle
 from secateur.structure.rules._weights import weight_norm
 
@@ -23,8 +26,11 @@ __all__ = [
     "Rule",
     "attach_info",
     "attention",
+    "choose",
     "concatenate",
     "convolution",
+    "fix_references",
+    "follow_references",
     "grouped_product",
     "index",
     "info_of",
@@ -35,6 +41,8 @@ __all__ = [
     "product",
     "recurrent_layers",
     "reduction",
+    "refer",
+    "select",
     "shuffle",
     "spatial",
     "view",

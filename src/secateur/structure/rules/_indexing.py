@@ -1,32 +1,32 @@
-"""Indexing by tensors: gathers, scatters and embeddings."""
+"""Indexing by tensors: gathers, scatters and embeddings.
+
+An axis that is indexed keeps its positions, unless the numbers refer to the units that lie on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from secateur.structure._choice import Choice
 from secateur.structure._coupling import Operand, couple
-from secateur.structure._label import Label
+from secateur.structure._label import Label, axis_label
 from secateur.structure._tape import Info
+from secateur.structure.rules._references import fix_references, pick
 from secateur.structure.rules._registry import Call, attach_info, empty_like_shape, info_of, rule
 
 
 @rule("embedding")
 def embedding(call: Call) -> Tensor:
-    """Look rows up: rows are fixed, columns are the units of the result."""
-    weight, index = call.args[0], call.args[1]
+    """Look rows up: columns are the units of the result."""
+    index = call.args[1]
     out = call.run()
-    labels = []
-    for label in info_of(weight).labels:
-        if label.axes == {0}:
-            call.tape.freeze([label], "is looked up by number")
-        else:
-            left = call.tape.join_along(label, [0])
-            labels.append(left.moved([index.ndim - 1, index.ndim], out.ndim))
-    return call.put(out, labels)
+    left = picked_along(call, call.labels(), {0: index}, "is looked up by number")
+    return call.put(out, [y.moved([index.ndim - 1, index.ndim], out.ndim) for y in left])
 
 
 @rule("_embedding_bag", "_embedding_bag_forward_only")
@@ -56,7 +56,7 @@ def index_select(call: Call) -> Tensor:
     """Pick positions of one axis by number."""
     x = call.args[0]
     axis = call.args[1] % x.ndim
-    return call.put(call.run(), _fixed_along(call, call.labels(), [axis]))
+    return call.put(call.run(), picked_along(call, call.labels(), {axis: call.args[2]}))
 
 
 @rule("gather")
@@ -65,23 +65,25 @@ def gather(call: Call) -> Tensor:
     x = call.args[0]
     axis = call.args[1] % x.ndim
     out = call.run()
-    labels = _fixed_along(call, call.labels(), [axis])
+    labels = picked_along(call, call.labels(), {axis: call.args[2]})
     shorter = [a for a in range(x.ndim) if out.shape[a] != x.shape[a]]
     return call.put(out, _fixed_along(call, labels, shorter))
 
 
 @rule("index", "_unsafe_index")
 def index(call: Call) -> Tensor:
-    """Advanced indexing: indexed axes are fixed, the others keep their units."""
+    """Advanced indexing: axes that are not indexed keep their units."""
     x, indices = call.args[0], call.args[1]
     out: Tensor = call.run()
     indexed = [a for a, i in enumerate(indices) if i is not None]
-    labels = _fixed_along(call, call.labels(), indexed)
+    labels = picked_along(call, call.labels(), {a: indices[a] for a in indexed})
     if any(indices[a].dtype.is_floating_point or _is_mask(indices[a]) for a in indexed):
         call.tape.freeze(labels, "is picked by a mask whose size depends on the data")
         return out
     target = _targets(x.ndim, indexed, _broadcast_ndim([i for i in indices if i is not None]))
-    return call.put(out, [y.moved(target, out.ndim) for y in labels])
+    call.put(out, [y.moved(target, out.ndim) for y in labels])
+    by_unit = any(info_of(indices[a]).refers is not None for a in indexed)
+    return call.keep_name(out) if by_unit else out
 
 
 @rule("index_put", "_unsafe_index_put")
@@ -98,6 +100,7 @@ def index_put(call: Call) -> Tensor:
             width = max(width, 1 if masked else entry.ndim)
         axis += covered
     labels = _fixed_along(call, call.labels(), indexed)
+    fix_references(call.tape, [info_of(entry) for entry in indices if entry is not None])
     target = _targets(x.ndim, indexed, width)
     ndim = max(x.ndim - len(indexed) + width, values.ndim)
     shape = [1] * ndim
@@ -161,13 +164,80 @@ def _is_mask(tensor: Tensor) -> bool:
     return tensor.dtype in {torch.bool, torch.uint8}
 
 
-def _fixed_along(call: Call, labels: Iterable[Label], axes: Sequence[int]) -> list[Label]:
+def picked_along(
+    call: Call,
+    labels: Iterable[Label],
+    indices: Mapping[int, Tensor],
+    message: str = "is picked by number",
+) -> list[Label]:
+    """Follow numbers that refer to the units they pick; fix what other numbers pick.
+
+    Args:
+        call: The call that is being traced, whose first operand is picked from.
+        labels: Labels of that operand.
+        indices: Axis to what it is indexed with.
+        message: Why an axis is fixed.
+
+    Returns:
+        Labels on the axes that are left, still in the operand's frame.
+    """
+    left = []
+    referred = {axis: info_of(index).refers for axis, index in indices.items()}
+    for label in labels:
+        axis = min(label.axes)
+        refers = referred.get(axis) if len(label.axes) == 1 else None
+        if refers is None:
+            left.append(label)
+        else:
+            pick(call.tape, call.args[0], label, refers)
+            del referred[axis]
+    loose = [Info(refers=refers) for refers in referred.values()]
+    fix_references(call.tape, loose)
+    return _fixed_along(call, left, list(indices), message)
+
+
+def _fixed_along(
+    call: Call,
+    labels: Iterable[Label],
+    axes: Sequence[int],
+    message: str = "is picked by number",
+) -> list[Label]:
     """Fix labels on some axes alone; unite joint ones along them."""
     gone = frozenset(axes)
     result = []
     for label in labels:
         if label.axes <= gone:
-            call.tape.freeze([label], "is picked by number")
+            call.tape.freeze([label], message)
         else:
             result.append(call.tape.join_along(label, gone))
     return result
+
+
+@rule("scatter")
+def scatter(call: Call) -> Any:
+    """Put values in places along an axis by number: at the units that the numbers refer to."""
+    target, axis, index = call.args[0], call.args[1] % max(call.args[0].ndim, 1), call.args[2]
+    source = call.arg(3, "src", call.kwargs.get("value"))
+    refers = info_of(index).refers
+    given = info_of(source).labels if isinstance(source, Tensor) else ()
+    call.tape.freeze((*given, *info_of(index).labels), "is put in places")
+    own = [y for y in call.labels() if y.axes == {axis}]
+    call.tape.freeze([y for y in call.labels() if y.axes != {axis}], "is put in places")
+    if refers is None or len(refers) != target.shape[axis]:
+        call.tape.freeze(own, "is put in places")
+        fix_references(call.tape, [Info(refers=refers)])
+        labels = []
+    else:
+        labels = [axis_label(refers, axis, target.ndim)]
+        for label in own:
+            call.tape.join(label.ids.ravel(), refers)
+            if not isinstance(source, Tensor) and source == -math.inf:
+                # What may not be chosen again leaves one more to be chosen.
+                call.tape.choices.append(Choice(refers, index.shape[axis] + 1))
+        if not own:
+            call.tape.nodes[-1].labels += (axis_label(refers, 0, 1),)
+            call.tape.doubts.append(call.tape.nodes[-1])
+    if call.func._schema.is_mutable:
+        attach_info(target, Info(labels=tuple(labels), node=info_of(target).node))
+        return target
+    return call.put(call.run(), labels)

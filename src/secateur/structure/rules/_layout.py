@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from secateur.structure._label import Label, outermost, reshaped, split_axes
+from secateur.structure._label import Label, reshaped, split_axes
 from secateur.structure._measured import SIZED, flat_sizes
 from secateur.structure._split import Split
 from secateur.structure.rules._registry import Call, positive_axes, rule
@@ -198,38 +198,6 @@ def expand(call: Call) -> Tensor:
     return call.keep_name(call.put(out, labels))
 
 
-@rule("select")
-def select(call: Call) -> Tensor:
-    """Pick one index of an axis."""
-    source = call.args[0]
-    axis = call.args[1] % source.ndim
-    out = call.run()
-    index = call.args[2] % source.shape[axis]
-    for label in call.labels():
-        if len(label.axes) > 1:
-            call.tape.join_along(label, [axis])
-    return call.keep_name(call.put(out, _picked(call, call.labels(), axis, index)))
-
-
-def _picked(call: Call, labels: Sequence[Label], axis: int, index: int) -> list[Label]:
-    """Take one index of an axis; a joint label is recorded, one on that axis alone is fixed."""
-    result = []
-    for label in labels:
-        target = [a if a < axis else a - 1 for a in range(label.ids.ndim)]
-        target[axis] = -1
-        if label.axes == {axis}:
-            call.tape.freeze([label], "is picked at a fixed position")
-            continue
-        taken = label
-        if axis in label.axes:
-            call.tape.joints.append(label)
-            left = label.axes - {axis}
-            ids = label.ids.take([min(index, label.ids.shape[axis] - 1)], axis=axis)
-            taken = Label(ids, left, label.major if label.major in left else outermost(left))
-        result.append(taken.moved(target, label.ids.ndim - 1))
-    return result
-
-
 @rule("slice")
 def slice_axis(call: Call) -> Tensor:
     """Take a range of an axis; on a labelled axis only one of several equal parts can be taken."""
@@ -309,18 +277,6 @@ def split(call: Call) -> Any:
             labels.append(piece)
     for out, labels in zip(outs, per_out, strict=True):
         call.keep_name(call.put(out, labels))
-    return outs
-
-
-@rule("unbind")
-def unbind(call: Call) -> Any:
-    """Split an axis into single indices."""
-    axis = call.arg(1, "dim", 0) % call.args[0].ndim
-    outs = call.run()
-    if any(axis in label.axes and len(label.axes) > 1 for label in call.labels()):
-        call.tape.doubts.append(call.tape.nodes[-1])
-    for index, out in enumerate(outs):
-        call.keep_name(call.put(out, _picked(call, call.labels(), axis, index)))
     return outs
 
 

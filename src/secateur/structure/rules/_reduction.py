@@ -34,10 +34,6 @@ def statistic(call: Call) -> Any:
     "prod",
     "amax",
     "amin",
-    "max",
-    "min",
-    "argmax",
-    "argmin",
     "all",
     "any",
     "logsumexp",
@@ -89,25 +85,11 @@ def _mean(x: Tensor, axes: frozenset[int], keepdim: bool) -> Tensor:
     )
 
 
-@rule(
-    "_softmax",
-    "softmax",
-    "_log_softmax",
-    "log_softmax",
-    "_safe_softmax",
-    "cumsum",
-    "cumprod",
-    "logcumsumexp",
-    "sort",
-    "argsort",
-    "topk",
-)
+@rule("_log_softmax", "log_softmax", "cumprod", "logcumsumexp", "sort", "argsort")
 def along_axis(call: Call) -> Any:
     """Mix all positions of one axis and keep the axis."""
     x = call.args[0]
     default = -1 if len(call.args) < 2 else call.args[1]
-    if call.func._schema.name == "aten::topk":
-        default = call.arg(2, "dim", -1)
     axis = default if isinstance(default, int) else -1
     message = "is normalised or ordered along its own axis"
     labels = reduced(call.tape, call.labels(), positive_axes(axis, x.ndim), message)

@@ -10,6 +10,7 @@ from secateur.structure._coupling import Operand, aligned, contract, couple
 from secateur.structure._label import Label
 from secateur.structure._tape import Info
 from secateur.structure.rules._contraction import multiply
+from secateur.structure.rules._references import pick
 from secateur.structure.rules._registry import (
     Call,
     attach_info,
@@ -23,8 +24,9 @@ from secateur.structure.rules._registry import (
 def grouped_product(call: Call) -> Tensor:
     """Multiply rows by the matrix of the group they belong to, which the data decide.
 
-    The groups stay, and so do the widths: PyTorch's kernel refuses matrices whose rows are no
-    multiple of 16 bytes, and what is left of a width after a removal may be anything.
+    Groups that are counted by choices of units are these units. The widths stay: PyTorch's kernel
+    refuses matrices whose rows are no multiple of 16 bytes, and what is left of a width after a
+    removal may be anything.
 
     Args:
         call: The call that is being traced.
@@ -49,7 +51,7 @@ def grouped_product(call: Call) -> Tensor:
         )
     left = tuple(x.moved((0, 1), 3) for x in call.labels())
     right = tuple(
-        x.moved((0, 1, 2), 3) for x in _same_in_every_group(call, info_of(weights).labels)
+        x.moved((0, 1, 2), 3) for x in _same_in_every_group(call, weights, call.arg(2, "offs"))
     )
     stored = info_of(weights).tensor is not None and info_of(rows).tensor is None
     labels = contract(
@@ -63,14 +65,19 @@ def grouped_product(call: Call) -> Tensor:
     return call.put(out, [x.moved((0, -1, 1), 2) for x in labels])
 
 
-def _same_in_every_group(call: Call, labels: tuple[Label, ...]) -> list[Label]:
-    """Fix what lies on the axis of groups, and drop that axis from the rest."""
+def _same_in_every_group(call: Call, weights: Tensor, ends: Tensor | None) -> list[Label]:
+    """Follow what lies on the axis of groups, and drop that axis from the rest."""
+    groups = [] if ends is None else [x for x in info_of(ends).labels if x.axes == {0}]
     result = []
-    for label in labels:
-        if label.axes == {0}:
-            call.tape.freeze([label], "is chosen by the data, one group for each row")
-        else:
+    for label in info_of(weights).labels:
+        if label.axes != {0}:
             result.append(call.tape.join_along(label, (0,)))
+        elif groups and groups[0].ids.size == label.ids.size:
+            pick(call.tape, weights, label, groups[0].ids.ravel())
+            groups = []
+        else:
+            call.tape.freeze([label], "is chosen by the data, one group for each row")
+    call.tape.freeze(groups, "says where groups of rows end")
     return result
 
 
