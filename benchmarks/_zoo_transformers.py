@@ -181,6 +181,46 @@ _ENTRIES: dict[str, _Entry] = {
         {**_LLAMA, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
          "shared_expert_intermediate_size": 64},
     ),
+    "qwen3_moe": _Entry(
+        "Qwen3MoeForCausalLM", "Qwen3MoeConfig", text,
+        {**_LLAMA, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+         "head_dim": 16},
+    ),
+    "olmoe": _Entry(
+        "OlmoeForCausalLM", "OlmoeConfig", text,
+        {**_LLAMA, "num_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "granitemoe": _Entry(
+        "GraniteMoeForCausalLM", "GraniteMoeConfig", text,
+        {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "gpt_oss": _Entry(
+        "GptOssForCausalLM", "GptOssConfig", text,
+        {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16,
+         "layer_types": ["full_attention", "full_attention"]},
+    ),
+    "deepseek_v3": _Entry(
+        "DeepseekV3ForCausalLM", "DeepseekV3Config", text,
+        {**_LLAMA, "num_key_value_heads": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
+         "moe_intermediate_size": 64, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1,
+         "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
+         "v_head_dim": 16},
+    ),
+    "phimoe": _Entry(
+        "PhimoeForCausalLM", "PhimoeConfig", text,
+        {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "jamba": _Entry(
+        "JambaForCausalLM", "JambaConfig", text,
+        {**_LLAMA, "num_experts": 4, "num_experts_per_tok": 2, "use_mamba_kernels": False,
+         "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 1,
+         "expert_layer_offset": 0},
+    ),
+    "switch_transformers": _Entry(
+        "SwitchTransformersForConditionalGeneration", "SwitchTransformersConfig", two_texts,
+        {**_T5, "num_decoder_layers": 2, "num_experts": 4, "num_sparse_encoder_layers": 1,
+         "num_sparse_decoder_layers": 1},
+    ),
     "mamba": _Entry(
         "MambaForCausalLM", "MambaConfig", text,
         {"vocab_size": VOCABULARY, "hidden_size": 64, "state_size": 8, "num_hidden_layers": 2},

@@ -15,6 +15,7 @@ from secateur.structure._allowance import Allowance
 from secateur.structure._choice import Choice, Pick
 from secateur.structure._label import Ids, Label, axis_label
 from secateur.structure._module_call import ModuleCall
+from secateur.structure._silence import VIEWS
 from secateur.structure._split import Place, Split
 from secateur.structure._structure import Reason
 
@@ -342,6 +343,19 @@ class Tape:
     def mark_inexact(self, label: Label, message: str) -> None:
         """Note that an operation computes a statistic over a label's positions."""
         self.inexact.append((label.ids.ravel(), self.reason(message)))
+
+    def pass_share_on(self) -> None:
+        """Note that the running operation reads positions that one of several units was chosen for.
+
+        It does where it reads a mask of one unit, or a view of such a mask.
+        """
+        node = source = self.nodes[-1]
+        while source.inputs and source.inputs[0] >= 0:
+            source = self.nodes[source.inputs[0]]
+            if source.index in self.shares:
+                self.shares[node.index] = self.shares[source.index]
+            if source.operation not in VIEWS:
+                return
 
     def mark_shared(self, label: Label, message: str) -> None:
         """Note that a label's positions stay for a reason, unless some of them are chosen."""

@@ -225,10 +225,7 @@ class Tracer(TorchDispatchMode):
         out = tree_map_only(Tensor, _shaped_like, value)
         labels = [label for t in tensors for label in info_of(t).labels]
         if operation.name == "aten.nonzero":
-            node = self.tape.nodes[-1]
-            num_units = self.tape.shares.get(node.inputs[0], 0) if node.inputs else 0
-            if num_units:
-                self.tape.shares[node.index] = num_units
+            self.tape.pass_share_on()
             if tensors[0].ndim == 1 and len(labels) == 1:
                 # Which units were chosen at all.
                 self.tape.mark_shared(labels[0], message)

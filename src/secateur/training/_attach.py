@@ -33,6 +33,8 @@ def attach(  # noqa: PLR0913 (the settings a user has, frozen by a test)
     method: Method | None = None,
     total_steps: int | None = None,
     steps_per_epoch: int | None = None,
+    allow_inexact: bool = False,
+    head_dims: bool = False,
     seed: int = 0,
     ema: Sequence[nn.Module] = (),
     on_event: Callable[[Event], None] | None = None,
@@ -75,6 +77,9 @@ def attach(  # noqa: PLR0913 (the settings a user has, frozen by a test)
         method: Another method, or the same with more settings.
         total_steps: Optimizer steps of the whole training.
         steps_per_epoch: Optimizer steps of an epoch, if there are epochs.
+        allow_inexact: As in `trace`. While such a unit is switched off, norms and routers still
+            count it; when it is removed, they no longer do, and the output changes by that.
+        head_dims: As in `trace`.
         seed: Seed of the gates, the same on every process.
         ema: Averaged copies of the model, which shrink along.
         on_event: Called with every event, a plain dictionary, as it happens.
@@ -122,7 +127,7 @@ def attach(  # noqa: PLR0913 (the settings a user has, frozen by a test)
     distributed_in(model)
     _check_devices(inner)
     _check_optimizer(inner, optimizer)
-    structure = trace(inner, example_inputs)
+    structure = trace(inner, example_inputs, allow_inexact=allow_inexact, head_dims=head_dims)
     check_removable(inner, structure, with_layers=True)
     _check_trainable(inner, optimizer, structure)
     rehearse(inner, structure)
