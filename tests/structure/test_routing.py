@@ -294,3 +294,25 @@ def test_a_softmax_over_units_that_are_not_chosen_fixes_them():
     reasons = {f.what: f.reason.message for f in structure.fixed}
     assert structure.families == ()
     assert reasons["0.gate.weight[0]"] == "is normalised or ordered along its own axis"
+
+
+class _Block(nn.Module):
+    """Adds what a mixture makes of its input."""
+
+    def __init__(self, experts):
+        super().__init__()
+        self.mixture = experts
+
+    def forward(self, x):
+        return x + self.mixture(x)
+
+
+@pytest.mark.parametrize("experts", MIXTURES)
+def test_a_mixture_can_leave_as_a_whole_and_its_last_weights_silence_it(experts):
+    net, x = _net(_Block(experts())), torch.randn(16, 4)
+    structure = trace(net, x)
+    closing = [
+        name for name in ("1.mixture.down", "1.mixture.down_bias") if name in structure.tensors
+    ]
+    assert [(layer.name, sorted(layer.closing)) for layer in structure.layers] == [("1", closing)]
+    assert verify(net, x).difference <= 1e-10

@@ -24,6 +24,7 @@ _NORMS = {
 _WEIGHT_NORMS = {"aten._weight_norm", "aten._weight_norm_interface"}
 _PARTS = {"aten.split", "aten.split_with_sizes", "aten.unbind"}
 _SUMS = ADDITIONS | {"aten.sub", "aten.sub_"}
+_ZEROS = {"aten.new_zeros", "aten.zeros", "aten.zeros_like"}
 _JOINS = {"aten.cat", "aten.concat", "aten.stack"}
 
 Names = frozenset[str]
@@ -41,6 +42,11 @@ class Ends:
     def __init__(self, tape: Tape, tensors: Mapping[str, TensorInfo]) -> None:
         self._tape = tape
         self._tensors = tensors
+        self._picked = {
+            pick.node: pick.tensor
+            for pick in tape.picks
+            if pick.nodes is tape.nodes and tape.nodes[pick.node].operation not in PRODUCTS
+        }
 
     @cached_property
     def _from_data(self) -> list[bool]:
@@ -98,6 +104,8 @@ class Ends:
             return frozenset(n for n in length if self._tensors[n].is_parameter), True
         if node.operation.rstrip("_") == "aten.mul" and own:
             return own, True
+        if node.operation.rstrip("_") == "aten.index_add":
+            return self._of_rows(node, nodes), True
         if node.operation in _JOINS:
             return (_NOTHING if node.tensors else self._closing_of_all(node, nodes)), True
         return _NOTHING, False
@@ -113,6 +121,18 @@ class Ends:
         parts = [self.closing(i, nodes) for i in weights]
         is_complete = len(computed) - len(weights) == 1 and all(parts)
         return own.union(*parts) if is_complete else _NOTHING
+
+    def _of_rows(self, node: Node, nodes: Container[int]) -> Names:
+        """Close rows that are added to zeros one after another, as those of experts in a loop."""
+        found: Names = _NOTHING
+        while node.operation not in _ZEROS:
+            is_added = node.operation.rstrip("_") == "aten.index_add" and len(node.inputs) == 3
+            own = self.closing(node.inputs[2], nodes) if is_added else _NOTHING
+            if not own or node.inputs[0] < 0:
+                return _NOTHING
+            found |= own
+            node = self._tape.nodes[node.inputs[0]]
+        return found
 
     def _closing_of_all(self, node: Node, nodes: Container[int]) -> Names:
         """Name what silences every operand; nothing where one of them cannot be silenced."""
@@ -160,7 +180,9 @@ class Ends:
         return frozenset(name for name in names if self._tensors[name].is_parameter)
 
     def _stored_names(self, node: Node) -> tuple[str, ...]:
-        """Name the tensor that a node is a view of, in whatever type; its zeros are zeros here."""
+        """Name the tensor that a node is a view or a choice of; its zeros are zeros here."""
+        if node.index in self._picked:
+            return (self._picked[node.index],)
         if node.operation not in VIEWS | _COPIES or len(node.inputs) + len(node.tensors) != 1:
             return ()
         if node.tensors:
