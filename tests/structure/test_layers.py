@@ -748,3 +748,28 @@ def test_a_branch_that_multiplies_outside_of_its_modules_stays():
     reasons = {fixed.reason.message for fixed in structure.fixed}
     expected = "the branch stays because it multiplies outside of its modules, which would go on"
     assert expected in reasons
+
+
+def test_layers_that_leave_the_same_block_have_names_of_their_own():
+    class Parts(nn.Module):
+        """A large part and a small one, added: the large one may go, or both."""
+
+        def __init__(self):
+            super().__init__()
+            self.large = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6))
+            self.small = nn.Linear(6, 6)
+
+        def forward(self, x):
+            return self.large(x) + self.small(x)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.parts = nn.Linear(6, 6), Parts()
+
+        def forward(self, x):
+            x = x + self.first(x)
+            return x + self.parts(x)
+
+    structure = trace(nn.Sequential(nn.Linear(4, 6), Block(), nn.Linear(6, 2)), torch.zeros(2, 4))
+    assert [layer.name for layer in structure.layers] == ["1.first", "1.parts", "1.parts#2"]

@@ -97,9 +97,9 @@ def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo], unit: NDArray[np.
         if any(gone.holds(name) for name in _shared(tape, branch, readers)):
             fixed.append(_stays(tape, branch, _SHARED))
             continue
-        layers.append(
-            Layer(name=plan.name, closing=closing, tensors=plan.tensors, stubs=plan.stubs)
-        )
+        count = sum(layer.name.partition("#")[0] == plan.name for layer in layers) + 1
+        name = plan.name if count == 1 else f"{plan.name}#{count}"
+        layers.append(Layer(name=name, closing=closing, tensors=plan.tensors, stubs=plan.stubs))
         nodes.append(branch.nodes)
         additions.append(branch.addition)
     return Found(tuple(layers), tuple(nodes), tuple(additions), tuple(fixed))

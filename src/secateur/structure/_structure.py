@@ -123,7 +123,8 @@ class Layer:
     """A residual branch that can go as a whole.
 
     Attributes:
-        name: Path of the block, with the branch's last module where a block has several branches.
+        name: Path of the block, with the branch's last module where a block has several branches,
+            and with a number where that is still the name of another layer.
         closing: Parameters of the branch's last affine operation; zeroing them all makes the
             branch contribute nothing.
         tensors: Parameters and buffers that only this branch uses; they go with it.
