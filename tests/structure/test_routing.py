@@ -263,14 +263,36 @@ def test_experts_that_are_known_by_their_numbers_stay_and_say_why(experts, why):
     assert verify(net, x, allow_inexact=True).difference <= 1e-10
 
 
-def test_widths_of_a_grouped_product_stay_since_its_kernel_refuses_most():
-    structure = trace(_net(_Grouped()), torch.randn(6, 4))
-    reasons = {f.what: f.reason.message for f in structure.fixed}
-    assert "grouped product" in reasons["1.up[1]"]
-    net = _Grouped()
-    net.up, net.down = nn.Parameter(net.up[:, :23]), nn.Parameter(net.down[..., :23])
+def test_widths_of_a_grouped_product_leave_eight_at_a_time_since_its_kernel_refuses_others():
+    net, x = _net(_Grouped()), torch.randn(6, 4)
+    ends = torch.tensor([1, 2, 3, 4, 6]).int()
     with pytest.raises(RuntimeError, match="16 bytes"):
-        net(torch.randn(6, 8))
+        torch._grouped_mm(torch.randn(6, 8), torch.randn(5, 8, 23), offs=ends)
+    structure = trace(net, x)
+    (hidden,) = (
+        f for f in structure.families if ("1.up", 1) in {(m.tensor, m.axis) for m in f.members}
+    )
+    assert {(m.tensor, m.axis, m.consumes) for m in hidden.members} == {
+        ("1.up", 1, False),
+        ("1.down", 2, True),
+    }
+    assert all(m.index.tolist() == torch.arange(24).view(3, 8).tolist() for m in hidden.members)
+    number = structure.families.index(hidden)
+    with torch.no_grad():
+        net[1].down[..., 8:16] = 0
+        expected = net(x)
+    cut_(net, structure, structure.everything(), Decision(units={number: torch.tensor([1])}))
+    assert net[1].up.shape == (5, 16, 8)
+    assert (net(x) - expected).abs().max() < 1e-6
+
+
+def test_a_width_of_a_grouped_product_that_is_no_multiple_of_eight_stays():
+    experts = _Grouped()
+    experts.up = nn.Parameter(torch.randn(5, 20, 8))
+    experts.down = nn.Parameter(torch.randn(5, 8, 20))
+    structure = trace(_net(experts), torch.randn(6, 4))
+    reasons = {f.what: f.reason.message for f in structure.fixed}
+    assert "multiples of eight" in reasons["1.up[1]"]
 
 
 @pytest.mark.parametrize("experts", MIXTURES)

@@ -19,14 +19,17 @@ from secateur.structure.rules._registry import (
     rule,
 )
 
+_BLOCK = 8
+"""Positions of a width that leave together: 16 bytes of the smallest type."""
+
 
 @rule("_grouped_mm")
 def grouped_product(call: Call) -> Tensor:
     """Multiply rows by the matrix of the group they belong to, which the data decide.
 
-    Groups that are counted by choices of units are these units. The widths stay: PyTorch's kernel
-    refuses matrices whose rows are no multiple of 16 bytes, and what is left of a width after a
-    removal may be anything.
+    Groups that are counted by choices of units are these units. PyTorch's kernel refuses matrices
+    whose rows are no multiple of 16 bytes, so the positions of a width leave eight at a time, which
+    is as many in every type it takes.
 
     Args:
         call: The call that is being traced.
@@ -38,9 +41,8 @@ def grouped_product(call: Call) -> Tensor:
         RuntimeError: The sizes do not fit.
     """
     rows, weights = call.args[:2]
-    widths = [x for x in call.labels() if rows.ndim - 1 in x.axes]
-    widths += [x for x in info_of(weights).labels if x.axes != {0}]
-    call.tape.freeze(widths, "is a width of a grouped product, which only runs at some widths")
+    for label in (*call.labels(), *info_of(weights).labels):
+        _unite_blocks(call, label)
     if rows.ndim == 3 and weights.ndim == 3:
         out = empty_like_shape(rows, (*rows.shape[:2], weights.shape[2]))
         return call.put(out, multiply(call, rows, weights, 3))
@@ -63,6 +65,20 @@ def grouped_product(call: Call) -> Tensor:
     )
     out = empty_like_shape(rows, (rows.shape[0], weights.shape[2]))
     return call.put(out, [x.moved((0, -1, 1), 2) for x in labels])
+
+
+def _unite_blocks(call: Call, label: Label) -> None:
+    """Let the positions of a width leave by eight; a width that is no multiple of eight stays."""
+    width = max(label.axes)
+    size = label.ids.shape[width]
+    if width == 0:
+        return
+    if size % _BLOCK or len(label.axes) > 1:
+        message = "is a width of a grouped product, which only runs at multiples of eight"
+        call.tape.freeze([label], message)
+        return
+    blocks = label.ids.reshape(-1, _BLOCK)
+    call.tape.join(blocks, blocks[:, :1])
 
 
 def _same_in_every_group(call: Call, weights: Tensor, ends: Tensor | None) -> list[Label]:
