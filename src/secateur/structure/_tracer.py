@@ -200,6 +200,7 @@ class Tracer(TorchDispatchMode):
             else (),
             shape=tuple(tensors[0].shape) if tensors else (),
             num_operands=len(tensors),
+            function=self.tape.function[0],
         )
         self.tape.nodes.append(node)
         return node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.properties.written._mixtures import routed
 from tests.properties.written._source import Block
 
 ACTS = ("F.relu", "F.gelu", "F.silu", "torch.sigmoid", "torch.tanh", "torch.cos")
@@ -191,7 +192,8 @@ def statistics(b: Block, c: int, out: int) -> None:
 
 
 ANY_WIDTH = (
-    mlp, gated, parts, shuffled, token_mixing, outer_product, experts, tied, statistics,
+    mlp, gated, parts, shuffled, token_mixing, outer_product, experts, routed, tied,
+    statistics,
 )  # fmt: skip
 
 

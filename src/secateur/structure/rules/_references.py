@@ -14,7 +14,8 @@ from torch import Tensor
 
 from secateur.structure._choice import Pick
 from secateur.structure._label import Ids, Label, axis_label
-from secateur.structure._tape import CONSTANT_ID, Info, Tape
+from secateur.structure._silence import VIEWS
+from secateur.structure._tape import CONSTANT_ID, Info, Node, Tape
 from secateur.structure.rules._registry import Call, attach_info, info_of
 
 _MOVES = frozenset((
@@ -90,9 +91,11 @@ def _compare(call: Call, refers: Ids, out: Tensor, *, is_equal: bool) -> None:
         return
     if _same(info_of(other).refers, refers):
         return
-    value = info_of(other).value
+    value, own = info_of(other).value, call.args[0]
+    made = _range_behind(call.tape, other)
     axes = [a for a in range(-other.ndim, 0) if other.shape[a] > 1]
-    own = call.args[0]
+    if made is not None and other.ndim == 1:
+        axes = [-1]
     alone = len(axes) == 1 and (own.ndim < -axes[0] or own.shape[axes[0]] == 1)
     if value is None or not alone or not is_equal:
         fix_references(call.tape, [Info(refers=refers)])
@@ -100,11 +103,23 @@ def _compare(call: Call, refers: Ids, out: Tensor, *, is_equal: bool) -> None:
     positions = value.ravel().long().numpy()
     inside = positions < len(refers)
     ids = np.where(inside, refers[np.where(inside, positions, 0)], CONSTANT_ID)
-    # The numbers that are compared with follow the count, and so they are no values.
-    made = info_of(other).node
-    if made is not None and made >= 0 and call.tape.nodes[made].operation == "aten.arange":
-        call.tape.nodes[made].scalars = ()
+    if made is not None:
+        # The numbers that are compared with follow the count, and so they are no values.
+        made.scalars = ()
     _label(call, out, ids, axes[0] % out.ndim, (int((~inside).sum()),))
+
+
+def _range_behind(tape: Tape, tensor: Tensor) -> Node | None:
+    """Find the operation that made a row of numbers, 0 and up, of which a tensor is a view."""
+    index = info_of(tensor).node
+    while index is not None and index >= 0:
+        node = tape.nodes[index]
+        if node.operation == "aten.arange":
+            return node
+        if node.operation not in VIEWS or not node.inputs:
+            return None
+        index = node.inputs[0]
+    return None
 
 
 def _count(call: Call, refers: Ids, out: Tensor) -> None:
