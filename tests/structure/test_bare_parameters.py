@@ -48,10 +48,82 @@ class Heads(nn.Module):
 
 
 @pytest.mark.parametrize("names", ["hd", "nk"])
-def test_heads_of_bare_parameters_are_units_whatever_order_einsum_merges_axes_in(names):
+def test_heads_of_bare_parameters_and_the_width_of_their_values_are_units(names):
     model, example = Heads(names), torch.randn(2, 6, 5)
-    assert units(model, example) == {"q": 4}
-    assert verify(model, example).num_units == 2
+    assert units(model, example) == {"q": 4, "v": 3}
+    assert verify(model, example).num_units == 4
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("bi,ih->bh", "bh,ho->bo"),
+        ("...i,ih->...h", "...h,ho->...o"),
+        ("hi,bi", "bh,ho"),
+        ("zi, ih -> hz", "hz, ho -> zo"),
+    ],
+)
+def test_units_follow_the_letters_of_an_einsum_down_to_the_last_one(first, second):
+    class Sums(nn.Module):
+        def __init__(self):
+            super().__init__()
+            shape = (6, 5) if first.startswith("hi") else (5, 6)
+            self.a, self.b = nn.Parameter(torch.randn(shape)), nn.Parameter(torch.randn(6, 2))
+
+        def forward(self, x):
+            pair = (self.a, x) if first.startswith("hi") else (x, self.a)
+            hidden = torch.einsum(first, *pair)
+            if first == "hi,bi":  # what comes once is sorted: b before h
+                assert hidden.shape[0] == len(x)
+            return torch.einsum(second, hidden.relu(), self.b)
+
+    model, example = Sums(), torch.randn(3, 5)
+    assert units(model, example) == {"a": 6}
+    assert trace(model, example).cost.macs.value() == 3 * (5 * 6 + 6 * 2)
+    assert verify(model, example, fraction=0.9).num_units == 5
+
+
+def test_letters_that_one_tensor_alone_has_are_summed_and_cost_nothing():
+    class Sums(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 6), nn.Parameter(torch.randn(6, 4, 2))
+
+        def forward(self, x):
+            return torch.einsum("bh,hko->bo", self.a(x), self.b)
+
+    model, example = Sums(), torch.randn(3, 5)
+    assert units(model, example) == {"a": 6}
+    assert trace(model, example).cost.macs.value() == 3 * (5 * 6 + 6 * 2)
+    assert verify(model, example).num_units == 3
+
+
+def test_an_einsum_without_a_sum_couples_its_tensors():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(5, 6), nn.Linear(5, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.c(torch.einsum("bh,bh->bh", self.a(x), self.b(x).sigmoid()))
+
+    model, example = Gated(), torch.randn(3, 5)
+    assert units(model, example) == {"a": 6}
+    assert verify(model, example, fraction=0.9).num_units == 5
+
+
+def test_an_einsum_of_three_tensors_is_followed_product_by_product():
+    class Chained(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.randn(5, 6)), nn.Parameter(torch.randn(6, 2))
+
+        def forward(self, x):
+            return torch.einsum("bi,ih,ho->bo", x, self.a, self.b)
+
+    model, example = Chained(), torch.randn(3, 5)
+    assert units(model, example) == {"a": 6}
+    assert verify(model, example).num_units == 3
 
 
 class Queries(nn.Module):

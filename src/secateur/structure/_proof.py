@@ -214,7 +214,6 @@ def _wrong_place(
     """Compare what operations meet, in every module that still runs the same operations.
 
     Where a layer is gone, its operations may still run, on the input of the layer or on zeros.
-    `einsum` orders axes by their sizes, so that one of a single unit may come elsewhere.
 
     Args:
         tape: Trace of the smaller model.
@@ -235,8 +234,6 @@ def _wrong_place(
         pairs_of_nodes = enumerate(zip(nodes, before, strict=True))
         gone = vanished.get(module, frozenset())
         for node, (_, labels) in (pair for number, pair in pairs_of_nodes if number not in gone):
-            if node.function == "einsum" and variant.lone.any():
-                continue
             pairs = _counterparts(labels, node.labels, variant)
             if any(_differs(a, b, variant) for a, b in pairs):
                 return _at(node, "meets units in another order than in the larger model")

@@ -6,7 +6,7 @@ ADDITIONS = {"aten.add", "aten.add_"}
 
 PRODUCTS = {
     "aten.addmm", "aten.baddbmm", "aten.bmm", "aten.convolution", "aten.linear", "aten.mm",
-    "aten._grouped_mm",
+    "aten._grouped_mm", "aten.einsum",
 }  # fmt: skip
 """Operations that multiply by a weight and sum."""
 

@@ -32,7 +32,7 @@ from secateur.structure._ties import note_ties
 from secateur.structure._tracer import Tracer
 from secateur.structure._untold import note_untold
 from secateur.structure._watch import watched_calls
-from secateur.structure.rules import attach_info, info_of, keep_scale
+from secateur.structure.rules import attach_info, info_of, is_plain_sum, keep_scale
 
 
 class Stage:
@@ -245,7 +245,7 @@ class _Functions(TorchFunctionMode):
         self._counts[place] += 1
         if func in _READS:
             return self._tracer.read(args[0], func, args[1:], options)
-        if func in _WHOLE:
+        if func in _WHOLE or (func is torch.einsum and is_plain_sum(args)):
             # Below autograd, PyTorch hands composite operations on before it takes them apart.
             with torch._C._AutoDispatchBelowAutograd():
                 return func(*args, **options)

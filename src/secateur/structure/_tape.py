@@ -48,7 +48,6 @@ class Node:
         scalars: Non-tensor arguments that change values rather than shapes.
         shape: Shape of its first output.
         num_operands: Number of tensors it was given, those included that the model holds elsewhere.
-        function: Name of the PyTorch function that the model's code called.
         affine: For a norm with a weight: what is known of its weight and, if it has one, its bias.
     """
 
@@ -64,7 +63,6 @@ class Node:
     scalars: tuple[object, ...] = ()
     shape: tuple[int, ...] = ()
     num_operands: int = 0
-    function: str = ""
     affine: tuple[Info, ...] = ()
 
     @property

@@ -200,7 +200,6 @@ class Tracer(TorchDispatchMode):
             else (),
             shape=tuple(tensors[0].shape) if tensors else (),
             num_operands=len(tensors),
-            function=self.tape.function[0],
         )
         self.tape.nodes.append(node)
         return node

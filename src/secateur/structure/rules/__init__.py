@@ -4,6 +4,7 @@ from secateur.structure.rules._attention import attention, keep_scale
 from secateur.structure.rules._choosing import choose
 from secateur.structure.rules._contraction import product
 from secateur.structure.rules._convolution import convolution
+from secateur.structure.rules._einsum import is_plain_sum
 from secateur.structure.rules._indexing import index
 from secateur.structure.rules._joining import concatenate
 from secateur.structure.rules._layout import view
@@ -34,6 +35,7 @@ __all__ = [
     "grouped_product",
     "index",
     "info_of",
+    "is_plain_sum",
     "keep_scale",
     "layer_norm",
     "pack",
