@@ -6,10 +6,12 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from secateur import trace, verify
 from secateur.structure import Decision
 from secateur.surgery import cut_
+from tests.counting import counted_macs
 
 TOKENS = torch.randn(2, 5, 6)
 
@@ -272,3 +274,43 @@ def test_the_axis_of_the_last_head_may_be_flattened_into_one_without_units():
     network = SharedHeads()
     cut_(network, structure, structure.everything(), Decision(units={0: torch.tensor([0])}))
     assert network.first.out_features == 4
+
+
+class LinearAttention(nn.Module):
+    """Attention without a softmax, over parameters ``[inputs, heads, width]``."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 4, bias=False), nn.Linear(4, 3)
+        self.q, self.k, self.v = (nn.Parameter(torch.randn(4, 3, 3) / 2) for _ in range(3))
+        self.out = nn.Parameter(torch.randn(3, 3, 4) / 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        q, k, v = (torch.einsum("btc,chd->bhtd", x, w) for w in (self.q, self.k, self.v))
+        q, k = F.elu(q), F.elu(k)
+        x = q @ (k.transpose(-2, -1) @ v) / (q.sum(-1, keepdim=True) ** 2 + 1.0)
+        return self.last(torch.einsum("bthd,hdo->bto", x.transpose(1, 2), self.out))
+
+
+def test_the_axis_of_the_last_head_may_be_flattened_into_one_whose_positions_stay():
+    assert verify(LinearAttention(), TOKENS, fraction=0.9).num_units == 10
+
+
+class MixedHeads(nn.Module):
+    """Mixes the maps of attention heads, of which there is only one."""
+
+    def __init__(self):
+        super().__init__()
+        self.values, self.mix = nn.Linear(6, 4), nn.Parameter(torch.randn(1, 1))
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x):
+        maps = (x @ x.transpose(1, 2)).unsqueeze(1)
+        maps = torch.einsum("bhij,hg->bgij", maps, self.mix)
+        return self.last(torch.einsum("bhij,bjd->bid", maps, self.values(x)))
+
+
+def test_a_sum_over_a_single_position_is_no_product_that_costs():
+    structure = trace(MixedHeads(), TOKENS)
+    assert structure.cost.macs.value() == counted_macs(MixedHeads(), TOKENS)

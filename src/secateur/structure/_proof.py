@@ -272,7 +272,7 @@ def _differs(before: Label, after: Label, variant: Variant) -> bool:
     """Tell whether a label is not what should have become of it, last units by unit only.
 
     With one unit left an axis may have lost its label, and another id may stand for the unit. Its
-    axis of one may also have been flattened into another, where there was no label before.
+    axis of one may also have been flattened into another, where nothing was that may leave.
 
     Args:
         before: Label of the original.
@@ -287,7 +287,7 @@ def _differs(before: Label, after: Label, variant: Variant) -> bool:
     lone = variant.lone[evidence.family[evidence.component[expected]]]
     if expected.shape == found.shape:
         meets_lone = variant.lone[evidence.family[evidence.component[found]]]
-        lone = lone | (meets_lone & (expected == CONSTANT_ID))
+        lone = lone | (meets_lone & ~_is_spare(expected, variant))
     if lone.any():
         by_unit = evidence.component if variant.whole else variant.same
         units, met = by_unit[expected], by_unit[found]

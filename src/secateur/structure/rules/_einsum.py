@@ -61,6 +61,9 @@ def einsum(call: Call) -> Tensor:
         weight = 1 if stored[1] else (0 if stored[0] else None)
         factors = tuple(info_of(t).node for t in tensors)
         labels = contract(call.tape, left, right, over, weight, factors)
+        if all(sizes[letter] == 1 for letter in shared - set(terms.out)):
+            # Nothing is summed: PyTorch multiplies element by element.
+            call.tape.charges.pop()
     else:
         labels = couple(call.tape, (left, right))
     target = [terms.out.index(letter) if letter in terms.out else -1 for letter in frame]
