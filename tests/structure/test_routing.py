@@ -338,3 +338,54 @@ def test_a_mixture_can_leave_as_a_whole_and_its_last_weights_silence_it(experts)
     ]
     assert [(layer.name, sorted(layer.closing)) for layer in structure.layers] == [("1", closing)]
     assert verify(net, x).difference <= 1e-10
+
+
+class _Listed(nn.Module):
+    """Four experts in a list, two for each token."""
+
+    def __init__(self, adds):
+        super().__init__()
+        self.gate = nn.Linear(8, 4)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8)) for _ in range(4)
+        )
+        self.adds = adds
+
+    def forward(self, x):
+        weights, chosen = self.gate(x).softmax(-1).topk(2, -1)
+        result = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            result = self.adds(result, x, weights, chosen == number, expert)
+        return result
+
+
+def _into_rows(result, x, weights, hits, expert):
+    token, place = torch.where(hits)
+    result[token] += weights[token, place, None] * expert(x[token])
+    return result
+
+
+def _by_index(result, x, weights, hits, expert):
+    token, place = torch.where(hits)
+    return result.index_add(0, token, weights[token, place, None] * expert(x[token]))
+
+
+def _everywhere(result, x, weights, hits, expert):
+    return result + (weights * hits).sum(-1, keepdim=True) * expert(x)
+
+
+@pytest.mark.parametrize("adds", [_into_rows, _by_index, _everywhere])
+def test_experts_in_a_list_leave_as_layers_and_exactly(adds):
+    net, x = _net(_Listed(adds)), torch.randn(16, 4)
+    structure = trace(net, x)
+    assert [layer.name for layer in structure.layers] == [f"1.experts.{i}" for i in range(4)]
+    with torch.no_grad():
+        for parameter in (net[1].experts[2][2].weight, net[1].experts[2][2].bias):
+            parameter.zero_()
+        expected = net(x)
+    cut_(net, structure, structure.everything(), Decision(layers=(2,)))
+    assert not list(net[1].experts[2].parameters())
+    assert (net(x) - expected).abs().max() < 1e-6
+    result = verify(_net(_Listed(adds)), x)
+    assert result.num_layers == 2
+    assert result.difference <= 1e-10

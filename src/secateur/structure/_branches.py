@@ -61,6 +61,10 @@ class Found:
     fixed: tuple[Fixed, ...]
 
 
+_Planned = tuple[Branch, tuple[str, ...], Plan]
+"""A branch, the parameters that silence it, and how it goes."""
+
+
 def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo], unit: NDArray[np.int64]) -> Found:
     """Find every residual branch of a traced model.
 
@@ -74,21 +78,26 @@ def find_layers(tape: Tape, tensors: Mapping[str, TensorInfo], unit: NDArray[np.
     """
     readers = _tensor_readers(tape.nodes)
     calls, ends = Calls(tape, tensors), Ends(tape, tensors)
-    planned: list[tuple[Branch, tuple[str, ...], Plan]] = []
+    planned: list[_Planned] = []
     fixed: list[Fixed] = []
-    for branch in _branches(tape, tensors, readers):
+
+    def planned_for(branch: Branch) -> _Planned | str:
+        """Plan how a branch goes, or say why it stays."""
         closing = tuple(sorted(ends.closing(branch.end, branch.nodes)))
-        plan: Plan | str = _NO_END
         if not branch.nodes.isdisjoint(tape.kept_nodes):
-            plan = _KEEPS
-        elif any(not readers[name] <= branch.nodes for name in closing):
-            plan = _SHARED_END
-        elif closing:
-            plan = plan_stubs(tape, branch, calls, unit)
-        if isinstance(plan, str):
-            fixed.append(_stays(tape, branch, plan))
+            return _KEEPS
+        if any(not readers[name] <= branch.nodes for name in closing):
+            return _SHARED_END
+        plan = plan_stubs(tape, branch, calls, unit) if closing else _NO_END
+        return plan if isinstance(plan, str) else (branch, closing, plan)
+
+    for sides in _branches(tape, tensors, readers):
+        tried = [planned_for(branch) for branch in sides]
+        chosen = next((found for found in tried if not isinstance(found, str)), None)
+        if chosen is not None:
+            planned.append(chosen)
         else:
-            planned.append((branch, closing, plan))
+            fixed.append(_stays(tape, sides[0], str(tried[0])))
     gone = _Gone(plan for _, _, plan in planned)
     layers: list[Layer] = []
     nodes: list[frozenset[int]] = []
@@ -145,14 +154,12 @@ def _tensor_readers(nodes: Iterable[Node]) -> dict[str, set[int]]:
 
 def _branches(
     tape: Tape, tensors: Mapping[str, TensorInfo], readers: Mapping[str, set[int]]
-) -> Iterator[Branch]:
-    """Yield, for every addition, the operand that owns parameters alone (the larger of two)."""
+) -> Iterator[list[Branch]]:
+    """Yield, for every addition, the operands that own parameters alone, the larger one first."""
     users = _users(tape)
     overwritten = _overwritten(tape)
     for node in tape.nodes:
-        if node.operation not in ADDITIONS or len(node.inputs) != 2:
-            continue
-        a, b = node.inputs
+        a, b = _addends(node)
         own = own_ancestors(tape.nodes, a, b) if a != b else None
         if own is None:
             continue
@@ -164,7 +171,16 @@ def _branches(
                 branch = Branch(node.index, end, skip, nodes, node.index in overwritten)
                 sides.append((size, branch))
         if sides:
-            yield max(sides, key=lambda side: side[0])[1]
+            yield [branch for _, branch in sorted(sides, key=lambda side: -side[0])]
+
+
+def _addends(node: Node) -> tuple[int, int]:
+    """Return what an operation adds, whole or by rows; twice -1 where it does something else."""
+    if node.operation in ADDITIONS and len(node.inputs) == 2:
+        return node.inputs[0], node.inputs[1]
+    if node.operation.rstrip("_") == "aten.index_add" and len(node.inputs) == 3:
+        return node.inputs[0], node.inputs[2]
+    return -1, -1
 
 
 def _only_used_within(

@@ -98,6 +98,12 @@ def _block_becomes_shortcut(tape: Tape, branch: Branch, calls: Calls) -> Plan | 
     return Plan(call.path, (stub,), gone)
 
 
+def _fits(end: Node, addition: Node) -> bool:
+    """Tell whether what is added has the shape of the sum, or rows of that shape."""
+    by_rows = addition.operation.rstrip("_") == "aten.index_add"
+    return end.shape[by_rows:] == addition.shape[by_rows:]
+
+
 def _modules_go_quiet(
     tape: Tape, branch: Branch, calls: Calls, unit: NDArray[np.int64]
 ) -> Plan | str:
@@ -109,7 +115,7 @@ def _modules_go_quiet(
         return "one of its modules runs several times in one forward"
     if any(c.first is None for c in learned):
         return "one of its modules is not given a tensor first"
-    if tape.nodes[branch.end].shape != tape.nodes[branch.addition].shape:
+    if not _fits(tape.nodes[branch.end], tape.nodes[branch.addition]):
         return "its result is broadcast when it is added"
     outputs = [_output_of(c, calls) for c in learned]
     problem = next((o for o in outputs if isinstance(o, str)), None)
