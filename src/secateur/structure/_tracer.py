@@ -12,6 +12,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,6 +37,7 @@ _OWN_CODE = tuple(
     f"{folder}{os.sep}"
     for folder in (
         Path(torch.__file__).parent,
+        Path(np.__file__).parent,
         *(_PACKAGE / floor for floor in ("nn", "structure", "surgery", "training")),
     )
 )

@@ -15,6 +15,7 @@ from secateur.structure.rules._reduction import reduction
 from secateur.structure.rules._registry import RULES, Call, Rule, attach_info, info_of
 from secateur.structure.rules._routing import grouped_product
 from secateur.structure.rules._shuffling import shuffle
+from secateur.structure.rules._slicing import slice_axis
 from secateur.structure.rules._weights import weight_norm
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "recurrent_layers",
     "reduction",
     "shuffle",
+    "slice_axis",
     "spatial",
     "view",
     "weight_norm",
