@@ -55,6 +55,14 @@ class _Rounded(_Cut):
         return torch.cat([fixed, x[..., end:].tanh()], dim=-1).flatten(-2)
 
 
+class _RoundedSplit(_Rounded):
+    def between(self, x):
+        end = int(self.width * 0.25)
+        x = x.unflatten(-1, (1, self.width))
+        first, rest = x.split([end, self.width - end], dim=-1)
+        return torch.cat([first + torch.arange(4.0), rest.tanh()], dim=-1).flatten(-2)
+
+
 class _Comb(_Cut):
     """Every second position goes one way, its neighbour another."""
 
@@ -158,7 +166,10 @@ def test_sides_that_come_to_be_equally_long_stay_apart():
     torch.testing.assert_close(small(X.double()), masked(X.double()), rtol=0, atol=1e-14)
 
 
-STUCK = [_Literal, lambda: _Rounded(width=18), lambda: _Multiple(width=14, kept=3)]
+STUCK = [
+    _Literal, lambda: _Rounded(width=18), lambda: _RoundedSplit(width=18),
+    lambda: _Multiple(width=14, kept=3),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("build", STUCK)

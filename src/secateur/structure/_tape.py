@@ -218,7 +218,7 @@ class Tape:
         statistics: Means and variances over units.
         cuts: Ids on an axis up to where a slice began or ended.
         groupings: How the groups of each convolution were read, by the name of its weight.
-        equal_parts: Whether some split at a module, file and line was into equal parts.
+        equal_parts: Whether a split at a module, file and line, or a slice, took equal parts.
         ties: Ids on axes that the model's code takes to be equally long, and the node that does.
         edges: Ids that can only leave together, and the node that says so.
         freezes: Ids that cannot leave, and why.

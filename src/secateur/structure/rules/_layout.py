@@ -247,6 +247,8 @@ def _pieces(call: Call, label: Label, axis: int, lengths: Sequence[int]) -> list
     if len(label.axes) > 1:
         call.tape.joints.append(label)
     edges = np.cumsum(lengths)[:-1]
+    if len(label.axes) == 1:
+        call.tape.cuts += [label.ids.ravel()[:end] for end in edges if 0 < end < label.ids.size]
     return [Label(ids, label.axes, label.major) for ids in np.split(label.ids, edges, axis=axis)]
 
 
