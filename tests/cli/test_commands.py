@@ -152,6 +152,18 @@ def build():
 
 def nothing():
     return 3
+
+class Attention(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads = 2
+        self.project = torch.nn.ModuleList([torch.nn.Linear(6, 6) for _ in range(3)])
+        self.out = torch.nn.Linear(6, 2)
+
+    def forward(self, x):
+        q, k, v = (p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in self.project)
+        mixed = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+        return self.out(mixed.transpose(1, 2).flatten(2))
 """
 
 
@@ -173,6 +185,18 @@ def test_trace_takes_a_function_of_the_user(tmp_path, monkeypatch):
     assert "40 MACs" in result.stdout  # 6 * 5 + 5 * 2
     wrong = run("trace", "own_nets:nothing")
     assert "'own_nets:nothing' returned a int, but a network is needed" in wrong.stderr
+
+
+def test_trace_takes_positions_inside_heads_as_units_if_told_so(tmp_path, monkeypatch):
+    (tmp_path / "own_heads.py").write_text(OWN_NETWORK)
+    monkeypatch.chdir(tmp_path)
+    heads = run("trace", "own_heads:Attention", "--example", "1,4,6")
+    assert re.search(r"project\.0 +head +2 ", heads.stdout)
+    inside = run("trace", "own_heads:Attention", "--example", "1,4,6", "--head-dims")
+    assert inside.exit_code == 0, inside.stderr
+    assert re.search(r"project\.1 +dimension +3 ", inside.stdout)
+    assert re.search(r"project\.2 +dimension +3 ", inside.stdout)
+    assert not re.search(r"\bhead\b", inside.stdout)
 
 
 @pytest.mark.parametrize(

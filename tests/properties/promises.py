@@ -35,23 +35,26 @@ class Kept:
     free_share: float
 
 
-def check_promises(build: Callable[[], nn.Module], example: Tensor) -> Kept:
+def check_promises(
+    build: Callable[[], nn.Module], example: Tensor, *, head_dims: bool = False
+) -> Kept:
     """Trace, remove, count, save and load; whatever is wrong raises.
 
     Args:
         build: Makes the network, with equal weights every time.
         example: Its input.
+        head_dims: Whether positions inside heads are units.
 
     Returns:
         How much there was to remove.
     """
-    structure = trace(build(), example)
+    structure = trace(build(), example, head_dims=head_dims)
     _check_counts(build(), example, structure)
     inexact = trace(build(), example, allow_inexact=True)
     if inexact.num_units > structure.num_units:
         assert verify(build(), example, allow_inexact=True).difference <= 1e-10
     try:
-        assert verify(build(), example).difference <= 1e-10
+        assert verify(build(), example, head_dims=head_dims).difference <= 1e-10
     except NothingRemovableError:
         return Kept(0, 0, 0.0)
     return Kept(structure.num_units, structure.num_layers, _free_share(structure))

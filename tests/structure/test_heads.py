@@ -322,3 +322,24 @@ def test_reshapes_that_make_no_heads_keep_their_units():
     places = {family.kind: _places(family) for family in with_dimensions.families}
     assert places["head"]["into.weight"] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
     assert len(places["dimension"]["attention.q.weight"]) == 4
+
+
+class _Summed(nn.Module):
+    """One head; einsum multiplies the last position element by element rather than sum it."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.head_dim = nn.Linear(12, 6), 2
+        self.gain = nn.Parameter(torch.randn(1, 1, 1))
+        self.out = nn.Parameter(torch.randn(1, 2, 5))
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).view(2, 7, 1, 3, self.head_dim).transpose(1, 2).unbind(3)
+        mixed = (q @ k.transpose(-1, -2)).softmax(-1) @ v * torch.sigmoid(self.gain)
+        return torch.einsum("bthd,hdo->bto", mixed.transpose(1, 2), self.out)
+
+
+def test_the_last_position_of_a_head_may_meet_others_than_before():
+    found = verify(_Summed(), X, head_dims=True)
+    assert found.num_units > 0
+    assert found.difference <= 1e-12

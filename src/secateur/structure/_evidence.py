@@ -30,7 +30,7 @@ class Evidence:
         scalars: Module path to its operations' value-changing numbers, in order.
         places: Module path to its operations and the labels they met, in order, for each mode.
         groupings: How the groups of each convolution were read, by the name of its weight.
-        equal_parts: Whether some split at a module, file and line was into equal parts.
+        equal_parts: Whether a split at a module, file and line, or a slice, took equal parts.
         inside: Places of reshapes that make heads, where units lie inside heads, else None.
         modes: Modes that were traced: False for evaluation, True for training.
         vanished: For each mode and layer: what has no place to compare once the layer is gone.

@@ -14,22 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.structure._label import Ids, axis_label
+from secateur.structure._label import axis_label
 from secateur.structure._measured import MeasuredInt, Origin, flat_sizes
-from secateur.structure._stored import Stored
-from secateur.structure._tape import Tape, Use
+from secateur.structure._tape import Tape
+from secateur.structure._told import Counted, Stored
+from secateur.structure._use import Use
 from secateur.structure.rules import info_of
 
 _WITH_TENSOR = frozenset(("new_zeros", "new_ones", "new_full", "new_empty"))
 _MAKERS = frozenset(("zeros", "ones", "full", "empty")) | _WITH_TENSOR
 _RESHAPES = frozenset(("reshape", "view"))
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
-
-
-class Counted(MeasuredInt):
-    """A size that remembers the ids it counts."""
-
-    ids: Ids
 
 
 def remember_shape(tape: Tape, func: Any, name: str, args: Sequence[Any], out: Any) -> Any:
@@ -92,7 +87,7 @@ def label_made(tape: Tape, name: str, args: Sequence[Any], kwargs: Any, out: Any
         elif isinstance(size, Stored):
             ids = tape.ids_of_made(size.source, int(size))
             where = tape.nodes[-1]
-            tape.uses.append(Use(size.source, ids, where.file, where.line))
+            tape.uses.append(Use(size.source, ids, where.file, where.line, size.times))
         if ids is not None and len(ids) == out.shape[axis]:
             labels.append(axis_label(ids, axis, out.ndim))
     if labels:

@@ -170,8 +170,9 @@ def _wrong_meeting(
     """Judge components that met though they were apart.
 
     Where one head is left, its axis loses its label, and the head meets whatever is fixed along
-    its depth. Where a layer is gone, fixed positions may meet that its end kept apart. That is no
-    mistake as long as nothing that may still leave is among them.
+    its depth. Where einsum sums over one unit, it multiplies element by element, and fixed
+    positions meet beside that unit. Where a layer is gone, fixed positions may meet that its end
+    kept apart. That is no mistake as long as nothing that may still leave is among them.
 
     Args:
         apart: Components on both sides of edges, and the operation that joined them.
@@ -190,8 +191,10 @@ def _wrong_meeting(
     with_lone[group[is_lone]] = True
     with_spare = np.zeros(count, dtype=bool)
     with_spare[group[is_spare]] = True
+    beside = {node.index for a, b, node in apart if (is_lone[a] | is_lone[b]).any()}
     for side, _, node in apart:
-        if (with_spare[group[side]] | ~with_lone[group[side]]).any():
+        may_meet = with_lone[group[side]] | (node.index in beside)
+        if (with_spare[group[side]] | ~may_meet).any():
             return _at(node, _JOINED)
     return None
 

@@ -19,15 +19,11 @@ from secateur.structure._label import Ids
 from secateur.structure._measured import flat_sizes
 from secateur.structure._slots import slots, write_slot
 from secateur.structure._structure import StoredSize
-from secateur.structure._tape import CONSTANT_ID, Tape, Use
+from secateur.structure._tape import CONSTANT_ID, Tape
+from secateur.structure._told import Stored, slices_in
 from secateur.structure._units import Units, even_axis_factor
+from secateur.structure._use import Use
 from secateur.structure.rules import info_of
-
-
-class Stored(int):
-    """A whole number that remembers the module and the slot it is kept in."""
-
-    source: tuple[str, str]
 
 
 def marked(path: str, state: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +65,7 @@ def note_uses(tape: Tape, name: str, args: Sequence[Any], kwargs: Any, out: Any)
             if tape.inside is not None:
                 _tie(tape, number, ids)
             node = tape.nodes[-1]
-            tape.uses.append(Use(number.source, ids, node.file, node.line))
+            tape.uses.append(Use(number.source, ids, node.file, node.line, number.times))
 
 
 def _note_limit(tape: Tape, tensor: Any, number: Stored) -> None:
@@ -77,13 +73,13 @@ def _note_limit(tape: Tape, tensor: Any, number: Stored) -> None:
     refers = info_of(tensor).refers if isinstance(tensor, Tensor) else None
     if refers is not None and number == np.count_nonzero(refers != CONSTANT_ID):
         node = tape.nodes[-1]
-        tape.uses.append(Use(number.source, refers[:number], node.file, node.line))
+        tape.uses.append(Use(number.source, refers[:number], node.file, node.line, number.times))
 
 
 def _tie(tape: Tape, number: Stored, ids: Ids | None) -> None:
     """Note that a number counts several kinds of units: they stay equally many."""
-    before = (use.ids for use in tape.uses if use.source == number.source and use.ids is not None)
-    first = next(before, None)
+    alike = (u for u in tape.uses if (u.source, u.times) == (number.source, number.times))
+    first = next((use.ids for use in alike if use.ids is not None), None)
     if first is not None and ids is not None and len(first) == len(ids):
         tape.ties.append((first, ids, tape.nodes[-1]))
 
@@ -99,17 +95,29 @@ def stored_sizes(
         units: Families and unit numbers of components.
 
     Returns:
-        Every number whose uses agree on what it counts and that can change.
+        Every number whose uses agree on what it counts and that can change. Multiples of a number
+        tell what it counts where it is not used by itself.
     """
+    direct = {use.source for use in uses if use.times == 1}
     found: dict[tuple[str, str], set[Factor | None]] = {}
     for use in uses:
+        if use.times > 1 and use.source in direct:
+            continue
         factor = None if use.ids is None else even_axis_factor(units, component[use.ids])
-        found.setdefault(use.source, set()).add(factor)
+        found.setdefault(use.source, set()).add(factor and _part(factor, use.times))
     return tuple(
         StoredSize(module=module, slot=slot, size=factor)
         for (module, slot), (factor, *others) in ((s, tuple(f)) for s, f in found.items())
         if not others and factor is not None and factor.multiplicity
     )
+
+
+def _part(factor: Factor, times: int) -> Factor | None:
+    """Divide a size by a whole number; None where units own no whole part each."""
+    sizes = (factor.fixed, *(owned for _, owned in factor.multiplicity))
+    if any(size % times for size in sizes):
+        return None
+    return Factor(factor.fixed / times, tuple((f, n / times) for f, n in factor.multiplicity))
 
 
 _Sized = Iterator[tuple[object, Tensor, int, int | None]]
@@ -170,22 +178,9 @@ def _of_narrow(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> _Siz
 
 
 def _of_item(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> _Sized:
-    source, index = args[0], args[1]
-    entries = index if isinstance(index, tuple) else (index,)
-    counted = [e for e in entries if e is not None and e is not Ellipsis]
-    axis = 0
-    for entry in entries:
-        if isinstance(entry, Tensor):
-            return
-        if entry is None:
-            continue
-        if entry is Ellipsis:
-            axis = source.ndim - (len(counted) - axis)
-            continue
-        if isinstance(entry, slice):
-            for bound in (entry.start, entry.stop):
-                yield bound, source, axis, bound
-        axis += 1
+    for axis, _, entry in slices_in(args[1], args[0].ndim):
+        for bound in (entry.start, entry.stop):
+            yield bound, args[0], axis, bound
 
 
 def _of_one_hot(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> _Sized:

@@ -18,6 +18,7 @@ from secateur.structure._module_call import ModuleCall
 from secateur.structure._silence import VIEWS
 from secateur.structure._split import Place, Split
 from secateur.structure._structure import Reason
+from secateur.structure._use import Use
 
 CONSTANT_ID = 0
 """Id of positions that belong to nothing: padding, unlabelled parts of a concatenation."""
@@ -111,24 +112,6 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Use:
-    """A number kept by a module that was used as a size.
-
-    Attributes:
-        source: Module path and slot.
-        ids: Ids on the axis (or the first part of an axis) it is the size of; None where the axis
-            carries none.
-        file: Source file of the last operation before the use was over.
-        line: Line in it.
-    """
-
-    source: tuple[str, str]
-    ids: Ids | None
-    file: str
-    line: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Statistic:
     """A mean or variance over units that the model's own code works out.
 
@@ -187,8 +170,9 @@ class Tape:
         function: Name and arguments of the PyTorch function the model is calling.
         ordinal: How often the running module called that function before.
         statistics: Means and variances over units.
+        cuts: Ids on an axis up to where a slice began or ended.
         groupings: How the groups of each convolution were read, by the name of its weight.
-        equal_parts: Whether some split at a module, file and line was into equal parts.
+        equal_parts: Whether a split at a module, file and line, or a slice, took equal parts.
         ties: Ids on axes that the model's code takes to be equally long, and the node that does.
         edges: Ids that can only leave together, and the node that says so.
         freezes: Ids that cannot leave, and why.
@@ -234,6 +218,7 @@ class Tape:
     shares: dict[int, int] = field(default_factory=dict)
     consumed: list[Ids] = field(default_factory=list)
     joints: list[Label] = field(default_factory=list)
+    cuts: list[Ids] = field(default_factory=list)
     splits: list[Split] = field(default_factory=list)
     multiplied: list[Ids] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)

@@ -8,7 +8,7 @@ meet a line which fails there are fixed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from secateur.structure._stored import stored_sizes
 from secateur.structure._structure import Family, Reason, StoredSize, Structure
 from secateur.structure._tape import Node, Statistic, Tape
 from secateur.structure._units import Units, number_units
-from secateur.structure._variant import larger
+from secateur.structure._variant import Variant, larger, narrowed
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -254,13 +254,22 @@ class _Trial:
         inventory = self._recorded.inventory
         self._tie()
         while self._in_doubt():
-            self._check_allowance()
-            variant = larger(self.evidence(), self.families, self.stored())
-            violation = find_violation(self._model, inventory, variant, self._example)
-            if violation is None:
+            for variant in self._variants():
+                self._check_allowance()
+                violation = find_violation(self._model, inventory, variant, self._example)
+                if violation is not None:
+                    break
+            else:
                 return
             self._fix(violation)
             self._solve()
+
+    def _variants(self) -> Iterator[Variant]:
+        """Yield the model at the sizes it is tried at."""
+        given = self.evidence(), self.families, self.stored()
+        yield larger(*given)
+        if self._recorded.tape.cuts:
+            yield narrowed(*given)
 
     def _check_allowance(self) -> None:
         tape = self._recorded.tape

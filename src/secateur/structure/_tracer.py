@@ -47,6 +47,7 @@ _OWN_CODE = tuple(
     f"{folder}{os.sep}"
     for folder in (
         Path(torch.__file__).parent,
+        Path(np.__file__).parent,
         *(_PACKAGE / floor for floor in ("nn", "structure", "surgery", "training")),
     )
 )

@@ -63,8 +63,9 @@ def number_units(tape: Tape, solution: Solution) -> Units:
 
 
 def _counted(tape: Tape) -> Iterator[Ids]:
-    """Yield what numbers kept by modules count: no family has units that one leaves out."""
-    return (use.ids for use in tape.uses if use.ids is not None)
+    """Yield what numbers of modules count and what lies before cuts: no family is in part there."""
+    yield from (use.ids for use in tape.uses if use.ids is not None)
+    yield from tape.cuts
 
 
 def _lies_within_one(component: NDArray[np.int64]) -> bool:

@@ -12,7 +12,8 @@ from secateur.nn import SlimMultiheadAttention
 from secateur.structure._sizes import own_tensors
 from secateur.structure._stored import ids_along
 from secateur.structure._structure import Reason
-from secateur.structure._tape import Tape, Use
+from secateur.structure._tape import Tape
+from secateur.structure._use import Use
 from secateur.structure.rules import info_of
 
 _UNTOLD = (

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from secateur.structure._evidence import Evidence, Positions
@@ -158,10 +159,40 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
     made = {key: doubled(own, 0, twinned[own]) for key, own in evidence.made.items()}
     lone = np.array([family.num_units == 1 for family in families] + [False])
     counts = [family.num_units + (family.num_units > 1) for family in families]
+    numbers = _numbers(stored, counts)
+    return Variant(extended, ids, made, lone, True, np.arange(2 * count), expected, stored=numbers)
+
+
+def narrowed(
+    evidence: Evidence, families: Sequence[Family], stored: Sequence[StoredSize]
+) -> Variant:
+    """Describe the model with two units left of some families, three of the next, and so on.
+
+    Where a slice ends may be worked out from a width with rounding, as in ``int(width / 4)``, or
+    from the width of something else. One unit more everywhere need not show that.
+
+    Args:
+        evidence: Wiring of the original.
+        families: Its families.
+        stored: Numbers in modules that follow the families.
+
+    Returns:
+        The variant.
+    """
+    units = [torch.ones(family.num_units, dtype=torch.bool) for family in families]
+    for number, live_U in enumerate(units):
+        live_U[1 + number % 3 : -1] = False
+    live = Live(units=tuple(units), layers=torch.ones(0, dtype=torch.bool))
+    numbers = _numbers(stored, live.counts.tolist())
+    return replace(smaller(evidence, families, live), stored=numbers)
+
+
+def _numbers(stored: Sequence[StoredSize], counts: Sequence[int]) -> dict[str, dict[str, int]]:
+    """Work out what modules have to keep at given counts of live units, one a family."""
     numbers: dict[str, dict[str, int]] = {}
     for number in stored:
         numbers.setdefault(number.module, {})[number.slot] = number.at(counts)
-    return Variant(extended, ids, made, lone, True, np.arange(2 * count), expected, stored=numbers)
+    return numbers
 
 
 def _with_twin_runs(owner: Ids, along: NDArray[np.bool_]) -> tuple[Ids, Ids]:

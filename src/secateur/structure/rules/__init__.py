@@ -19,6 +19,7 @@ from secateur.structure.rules._registry import RULES, Call, Rule, attach_info, i
 from secateur.structure.rules._routing import grouped_product
 from secateur.structure.rules._selecting import select
 from secateur.structure.rules._shuffling import shuffle
+from secateur.structure.rules._slicing import slice_axis
 from secateur.structure.rules._weights import weight_norm
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "refer",
     "select",
     "shuffle",
+    "slice_axis",
     "spatial",
     "view",
     "weight_norm",

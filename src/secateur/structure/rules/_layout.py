@@ -198,33 +198,6 @@ def expand(call: Call) -> Tensor:
     return call.keep_name(call.put(out, labels))
 
 
-@rule("slice")
-def slice_axis(call: Call) -> Tensor:
-    """Take a range of an axis; on a labelled axis only one of several equal parts can be taken."""
-    source = call.args[0]
-    axis = call.arg(1, "dim", 0) % source.ndim
-    size = source.shape[axis]
-    start, step = call.arg(2, "start") or 0, call.arg(4, "step", 1)
-    out = call.run()
-    if out.shape == source.shape:
-        return call.keep_name(call.put(out, call.labels()))
-    start = min(max(start + size if start < 0 else start, 0), size)
-    length = out.shape[axis]
-    labels = []
-    for label in call.labels():
-        if axis not in label.axes:
-            labels.append(label)
-        elif step == 1 and length and size % length == 0 and start % length == 0:
-            join_parts(call, label, axis, size // length)
-            labels.append(part_of(call, label, axis, size // length, start // length))
-        elif len(label.axes) > 1:
-            labels.append(call.tape.join_along(label, [axis]))
-        else:
-            call.tape.freeze([label], "is cut at a fixed position")
-    doubt_sizes(call, [label for label in call.labels() if axis in label.axes])
-    return call.keep_name(call.put(out, labels))
-
-
 def part_of(call: Call, label: Label, axis: int, parts: int, which: int) -> Label:
     """Take one of several equal parts of a labelled axis, and record (part, position) as joint."""
     length = label.ids.shape[axis] // parts
@@ -242,6 +215,8 @@ def _pieces(call: Call, label: Label, axis: int, lengths: Sequence[int]) -> list
     if len(label.axes) > 1:
         call.tape.joints.append(label)
     edges = np.cumsum(lengths)[:-1]
+    if len(label.axes) == 1:
+        call.tape.cuts += [label.ids.ravel()[:end] for end in edges if 0 < end < label.ids.size]
     return [Label(ids, label.axes, label.major) for ids in np.split(label.ids, edges, axis=axis)]
 
 
