@@ -315,7 +315,9 @@ def _wrong_number(nodes: list[Node], evidence: Evidence) -> Violation | None:
             wrong = _first_out_of_order(entries, expected)
         if wrong is not None:
             node = next(
-                n for n in nodes if n.module == module and (n.operation, n.scalars) == wrong
+                n
+                for n in nodes
+                if n.module == module and (n.operation.rstrip("_"), n.scalars) == wrong
             )
             return _at(node, f"computes with other numbers than before, {wrong[1]}")
     return None
@@ -353,7 +355,8 @@ def _failure(error: Exception, tape: Tape) -> Violation:
     if isinstance(error, SecateurError):
         message = str(error)
     else:
-        message = f"does not run at another size: {str(error).splitlines()[0]}"
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        message = f"does not run at another size: {first}"
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
