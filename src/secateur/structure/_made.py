@@ -1,9 +1,9 @@
 """Tensors that the forward makes itself: they are as wide as what gave them their size.
 
 A size read from the shape of a labelled tensor remembers the ids it counts, and a number kept by a
-module its place. A tensor of equal values made with such a size, or repeated to it, carries the ids
-on that axis, so a state of zeros follows the units it is a state of. Every number kept by a module
-gets ids of its own each time: what it counts is found out by what the tensor meets.
+module its place. A tensor of equal values, or of noise, made with such a size or repeated to it
+carries the ids on that axis, so a state of zeros follows the units it is a state of. Every number
+kept by a module gets ids of its own each time: what it counts is found out by what the tensor meets.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateur.structure._compared import note_equal
 from secateur.structure._label import Ids, axis_label
 from secateur.structure._measured import MeasuredInt, Origin, flat_sizes
 from secateur.structure._stored import Stored
@@ -21,15 +22,28 @@ from secateur.structure._tape import Tape, Use
 from secateur.structure.rules import info_of
 
 _WITH_TENSOR = frozenset(("new_zeros", "new_ones", "new_full", "new_empty"))
-_MAKERS = frozenset(("zeros", "ones", "full", "empty")) | _WITH_TENSOR
+_MAKERS = frozenset(("zeros", "ones", "full", "empty", "rand", "randn")) | _WITH_TENSOR
 _RESHAPES = frozenset(("reshape", "view"))
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
 class Counted(MeasuredInt):
-    """A size that remembers the ids it counts."""
+    """A size that remembers the ids it counts, and what it is held to be equal to."""
 
     ids: Ids
+    __hash__ = MeasuredInt.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        """Compare as a number; what is equal has to stay so."""
+        is_equal = int.__eq__(self, other)
+        if is_equal is True:
+            note_equal(self.origins[0], self.ids, other)
+        return is_equal
+
+    def __ne__(self, other: object) -> bool:
+        """Compare as a number; what is equal has to stay so."""
+        is_equal = self.__eq__(other)
+        return is_equal if is_equal is NotImplemented else not is_equal
 
 
 def remember_shape(tape: Tape, func: Any, name: str, args: Sequence[Any], out: Any) -> Any:
@@ -69,7 +83,7 @@ def _counted(tape: Tape, tensor: Tensor, axis: int, size: int) -> int:
 
 
 def label_made(tape: Tape, name: str, args: Sequence[Any], kwargs: Any, out: Any) -> None:
-    """Label a tensor of equal values that the forward made.
+    """Label a tensor of equal values, or of noise, that the forward made.
 
     Args:
         tape: Where ids are handed out.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from secateur.structure._cost import Factor
 from secateur.structure._label import Ids
-from secateur.structure._measured import flat_sizes
+from secateur.structure._measured import Measured, flat_sizes
 from secateur.structure._slots import slots, write_slot
 from secateur.structure._structure import StoredSize
 from secateur.structure._tape import CONSTANT_ID, Tape, Use
@@ -28,6 +28,15 @@ class Stored(int):
     """A whole number that remembers the module and the slot it is kept in."""
 
     source: tuple[str, str]
+    __hash__ = int.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        """Compare as a number, and let a size on the other side see what it is compared with."""
+        return NotImplemented if isinstance(other, Measured) else int.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        """As `__eq__`."""
+        return NotImplemented if isinstance(other, Measured) else int.__ne__(self, other)
 
 
 def marked(path: str, state: dict[str, Any]) -> dict[str, Any]:
