@@ -3,7 +3,7 @@
 A size read from the shape of a labelled tensor remembers the ids it counts, and a number kept by a
 module its place. A tensor of equal values, or of noise, made with such a size or repeated to it
 carries the ids on that axis, so a state of zeros follows the units it is a state of. Every number
-kept by a module gets ids of its own each time: what it counts is found out by what the tensor meets.
+kept by a module gets ids of its own each time: what it counts is found out by what a tensor meets.
 """
 
 from __future__ import annotations

@@ -139,7 +139,6 @@ class Statistic:
         ordinal: How often the module called that function before.
         axis: Axis the units are on.
         ids: Ids along the axis.
-        training: Whether the model was in training mode.
     """
 
     module: str
@@ -147,7 +146,6 @@ class Statistic:
     ordinal: int
     axis: int
     ids: Ids
-    training: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
