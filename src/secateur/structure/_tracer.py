@@ -312,7 +312,15 @@ def _unknown(call: Call) -> Any:
     if labels:
         name = call.func._schema.name.replace("::", ".")
         call.tape.freeze(labels, f"meets {name}, for which there is no rule")
-    out = call.run()
+    try:
+        out = call.run()
+    except (RuntimeError, NotImplementedError) as error:
+        reason = call.tape.reason("an operation without a rule cannot run on meta tensors")
+        raise TraceError(
+            f"The forward cannot be traced: {reason}. Expected operations of PyTorch, or others "
+            "that say what shape they return, whatever the data. Trace the part of the model "
+            "before this operation."
+        ) from error
     for result in results(out):
         call.put(result, ())
     return out
