@@ -293,7 +293,25 @@ def _differs(before: Label, after: Label, variant: Variant) -> bool:
         units, met = by_unit[expected], by_unit[found]
         comparable = units.size == met.size
         return comparable and bool(((units.ravel() != met.ravel()) & ~lone.ravel()).any())
+    if expected.shape != found.shape and expected.ndim == found.ndim and not variant.whole:
+        return not _spans_units(evidence.component[expected], evidence.component[found])
     return not np.array_equal(variant.same[expected], variant.same[found])
+
+
+def _spans_units(units: Ids, met: Ids) -> bool:
+    """Tell whether a label says the same as one that does not vary along some of its axes.
+
+    What a gone layer added made one unit of positions along these axes; the rest still says so.
+
+    Args:
+        units: Component of each id of one label.
+        met: Component of each id of the other.
+
+    Returns:
+        True where both agree at every position.
+    """
+    pairs = zip(units.shape, met.shape, strict=True)
+    return all(a == b or 1 in (a, b) for a, b in pairs) and bool((units == met).all())
 
 
 def _is_spare(ids: Ids, variant: Variant) -> NDArray[np.bool_]:
