@@ -87,3 +87,45 @@ def test_statistics_are_counted_in_each_mode_by_itself():
     net, x = Averaging(), torch.randn(5, 4)
     assert trace(net, x, allow_inexact=True).num_units == 21
     assert verify(net, x, allow_inexact=True).difference <= 1e-10
+
+
+class Lengths(nn.Module):
+    """Norms by the length of a vector, as many do who write a root mean square norm by hand."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.up, self.gain, self.down = (
+            nn.Linear(4, 8),
+            nn.Parameter(torch.rand(8)),
+            nn.Linear(8, 3),
+        )
+        self.scale = 8**0.5
+        self.norm = norm
+
+    def forward(self, x):
+        return self.down(self.norm(self.up(x)) * self.scale * self.gain)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda x: F.normalize(x, dim=-1),
+        lambda x: F.normalize(x, p=3.0),
+        lambda x: x / x.norm(dim=-1, keepdim=True),
+        lambda x: x / torch.norm(x, p=1, dim=-1, keepdim=True),
+        lambda x: x / torch.linalg.vector_norm(x, dim=-1, keepdim=True),
+    ],
+)
+def test_the_length_of_a_vector_is_taken_over_live_units(norm):
+    net, x = Lengths(norm), torch.randn(5, 4)
+    structure = trace(net, x)
+    assert not structure.families
+    assert "shares a statistic" in str(structure.explain("up.weight"))
+    assert trace(net, x, allow_inexact=True).num_units == 8
+    assert verify(net, x, allow_inexact=True).difference <= 1e-10
+
+
+def test_a_length_that_no_function_of_its_own_takes_stays_fixed():
+    """Cosine similarity takes the lengths itself: there is nothing to put live units into."""
+    net = Lengths(lambda x: x * F.cosine_similarity(x, x.flip(0), dim=-1)[:, None])
+    assert not trace(net, torch.randn(5, 4), allow_inexact=True).families

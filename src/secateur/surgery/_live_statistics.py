@@ -79,7 +79,7 @@ class LiveStatistics:
             The result, or None where this call is no statistic over units that are gone.
         """
         name = getattr(func, "__name__", "")
-        if name not in _STATISTICS.keys() | _CHOICES or not self._masks:
+        if name not in _STATISTICS.keys() | _CHOICES | _LENGTHS or not self._masks:
             return None
         place = self._stack[-1] if self._stack else "", name
         ordinal = self._counts.get(place, 0)
@@ -90,6 +90,8 @@ class LiveStatistics:
             return None
         if name in _CHOICES:
             return func(_without_gone(func, mask, axis, args[0], kwargs), *args[1:], **kwargs)
+        if name in _LENGTHS:
+            return func(_silenced(mask, axis, args[0]), *args[1:], **kwargs)
         return _STATISTICS[name](mask, axis, *args, **kwargs)
 
 
@@ -97,6 +99,11 @@ def _weights(mask: Tensor, axis: int, x: Tensor) -> Tensor:
     shape = [1] * x.dim()
     shape[axis] = -1
     return mask.to(x.device, x.dtype).view(shape)
+
+
+def _silenced(mask: Tensor, axis: int, x: Tensor) -> Tensor:
+    """Let gone units add nothing to the length of a vector."""
+    return x.where(_weights(mask, axis, x) > 0, 0.0)
 
 
 def _without_gone(
@@ -214,6 +221,7 @@ def _group_norm(
 
 
 _CHOICES = frozenset(("softmax", "topk", "argmax", "argmin", "max", "min"))
+_LENGTHS = frozenset(("normalize", "norm", "linalg_vector_norm"))
 _STATISTICS: Mapping[str, Callable[..., Any]] = {
     "mean": _mean,
     "var": _var,
