@@ -160,3 +160,15 @@ def test_an_operation_that_cannot_run_without_data_is_named_with_an_advice():
         message = r"without a rule cannot run.*secateur_test\.keep_positive.*Trace the part"
         with pytest.raises(TraceError, match=message):
             trace(net, torch.randn(3, 4))
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_autocast_on_the_device_of_a_tensor_is_followed(enabled):
+    def between(net, x):
+        with torch.autocast(device_type=x.device.type, enabled=enabled):
+            return x.relu()
+
+    net, before = Net(between), torch.autocast.__init__
+    assert trace(net, X).num_units == 14
+    assert verify(net, X).difference <= 1e-10
+    assert torch.autocast.__init__ is before

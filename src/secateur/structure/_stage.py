@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from secateur.nn import SlimMultiheadAttention
+from secateur.structure._autocast import autocast_on_meta
 from secateur.structure._inventory import named_modules
 from secateur.structure._made import label_made, remember_shape
 from secateur.structure._measured import keep_sizes
@@ -202,7 +203,7 @@ class Stage:
 
         functions = _Functions(tape, tracer)
         watch = watched_calls(leave, enter), watched_reads(read)
-        with watch[0], watch[1], torch.no_grad(), functions, tracer:
+        with watch[0], watch[1], autocast_on_meta(), torch.no_grad(), functions, tracer:
             output = self.model(*args, **kwargs)
         for tensor in memory.results(output):
             tape.freeze(info_of(tensor).labels, "is an output of the model")
