@@ -138,3 +138,37 @@ def test_a_forward_that_counts_its_calls_leaves_the_model_and_the_input_alone():
     assert trace(model, (X, steps)).cost.macs.value() == 8 * (5 * 8 + 8 * 6 + 6 * 2)
     assert int(model.count) == 3
     assert steps.tolist() == [1, 1, 1]
+
+
+class OwnOperation(nn.Module):
+    """Calls an operation that somebody else registered, and that only runs on real data."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 6)
+
+    def forward(self, x):
+        return torch.ops.secateur_test.keep_positive(self.body(x))
+
+
+def test_an_operation_that_cannot_run_without_data_is_named_with_an_advice():
+    with torch.library._scoped_library("secateur_test", "FRAGMENT") as library:
+        library.define("keep_positive(Tensor x) -> Tensor")
+        library.impl("keep_positive", lambda x: x[x > 0], "CPU")
+        net = OwnOperation()
+        assert net(torch.randn(3, 4)).ndim == 1
+        message = r"without a rule cannot run.*secateur_test\.keep_positive.*Trace the part"
+        with pytest.raises(TraceError, match=message):
+            trace(net, torch.randn(3, 4))
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_autocast_on_the_device_of_a_tensor_is_followed(enabled):
+    def between(net, x):
+        with torch.autocast(device_type=x.device.type, enabled=enabled):
+            return x.relu()
+
+    net, before = Net(between), torch.autocast.__init__
+    assert trace(net, X).num_units == 14
+    assert verify(net, X).difference <= 1e-10
+    assert torch.autocast.__init__ is before

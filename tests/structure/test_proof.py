@@ -142,3 +142,26 @@ def test_the_last_of_several_shared_heads_is_no_false_alarm():
     (family,) = trace(model, x).families
     assert family.num_units == 2
     assert verify(model, x).num_units == 1
+
+
+class Unfolding(nn.Module):
+    """Turns channels into space, and then adds two branches."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 12, 1)
+        self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.scale = nn.Parameter(torch.rand(3, 1, 1))
+
+    def forward(self, x):
+        batch, _, height, width = x.shape
+        x = self.conv(x).reshape(batch, -1, 2, 2, height, width)
+        x = x.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+        x = x + self.first(x)
+        x = x + self.second(x)
+        return x * self.scale
+
+
+def test_a_gone_branch_that_made_positions_in_space_one_unit_is_no_false_alarm():
+    """What a channel was made of in space is one unit by the branch that is added to it."""
+    verify(Unfolding(), torch.randn(2, 2, 3, 5), fraction=0.9)

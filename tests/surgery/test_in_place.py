@@ -103,3 +103,21 @@ def test_a_refused_removal_leaves_activations_as_they_were():
     _without_layers(kept, torch.randn(1, 1, 4, 4))
     assert not kept[1].relu.inplace
     assert model[1].relu.inplace
+
+
+class _Stage(nn.Module):
+    """An activation whose result is the input of a block, which then computes beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.act = nn.Conv2d(2, 3, 1), nn.ELU(inplace=True)
+        self.block, self.last = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ELU(inplace=True)), nn.ELU()
+
+    def forward(self, x):
+        before = self.act(self.down(x))
+        return self.last(self.block(before) + before)
+
+
+def test_an_activation_that_no_longer_overwrites_computes_with_the_same_numbers():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), _Stage(), nn.Conv2d(3, 1, 1))
+    verify(net, torch.randn(2, 1, 4, 4), fraction=0.9)

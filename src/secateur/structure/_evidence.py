@@ -61,12 +61,13 @@ def scalars_of(nodes: Iterable[Node]) -> Scalars:
         nodes: Operations in execution order.
 
     Returns:
-        Module path to (operation, numbers) in order; operations without numbers are left out.
+        Module path to (operation, numbers) in order; operations without numbers are left out, and
+        those that overwrite their operand go by the name of those that do not.
     """
     found: dict[str, list[tuple[str, tuple[object, ...]]]] = {}
     for node in nodes:
         if node.scalars:
-            found.setdefault(node.module, []).append((node.operation, node.scalars))
+            found.setdefault(node.module, []).append((node.operation.rstrip("_"), node.scalars))
     return {module: tuple(entries) for module, entries in found.items()}
 
 

@@ -1,9 +1,9 @@
 """Tensors that the forward makes itself: they are as wide as what gave them their size.
 
 A size read from the shape of a labelled tensor remembers the ids it counts, and a number kept by a
-module its place. A tensor of equal values made with such a size, or repeated to it, carries the ids
-on that axis, so a state of zeros follows the units it is a state of. Every number kept by a module
-gets ids of its own each time: what it counts is found out by what the tensor meets.
+module its place. A tensor of equal values, or of noise, made with such a size or repeated to it
+carries the ids on that axis, so a state of zeros follows the units it is a state of. Every number
+kept by a module gets ids of its own each time: what it counts is found out by what a tensor meets.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateur.structure._counted import Counted
 from secateur.structure._label import axis_label
 from secateur.structure._measured import MeasuredInt, Origin, flat_sizes
 from secateur.structure._tape import Tape
-from secateur.structure._told import Counted, Stored
+from secateur.structure._told import Stored
 from secateur.structure._use import Use
 from secateur.structure.rules import info_of
 
 _WITH_TENSOR = frozenset(("new_zeros", "new_ones", "new_full", "new_empty"))
-_MAKERS = frozenset(("zeros", "ones", "full", "empty")) | _WITH_TENSOR
+_MAKERS = frozenset(("zeros", "ones", "full", "empty", "rand", "randn")) | _WITH_TENSOR
 _RESHAPES = frozenset(("reshape", "view"))
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
@@ -64,7 +65,7 @@ def _counted(tape: Tape, tensor: Tensor, axis: int, size: int) -> int:
 
 
 def label_made(tape: Tape, name: str, args: Sequence[Any], kwargs: Any, out: Any) -> None:
-    """Label a tensor of equal values that the forward made.
+    """Label a tensor of equal values, or of noise, that the forward made.
 
     Args:
         tape: Where ids are handed out.

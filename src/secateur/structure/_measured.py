@@ -20,6 +20,7 @@ _WITH_REST = "has a size that is divided into parts with a rest"
 SIZED = frozenset((
     "view", "reshape", "unflatten", "expand", "split", "split_with_sizes", "narrow", "__getitem__",
     "tensor_split", "broadcast_to", "as_strided", "unsafe_split", "slice", "hsplit", "vsplit",
+    "multi_head_attention_forward",
 ))  # fmt: skip
 """Functions that are given sizes or positions; `flatten` or `chunk` work them out themselves."""
 _ONLY_PLACES = SIZED | {

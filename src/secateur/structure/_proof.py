@@ -23,11 +23,11 @@ from secateur.errors import MiswiredError, SecateurError
 from secateur.structure._evidence import Evidence, Places, Positions, scalars_of
 from secateur.structure._inventory import Inventory, smaller_twins, take_inventory
 from secateur.structure._label import Ids, Label
+from secateur.structure._own_code import is_own_code
 from secateur.structure._solve import connected
 from secateur.structure._stage import Stage
 from secateur.structure._structure import Live, Reason, Structure
 from secateur.structure._tape import CONSTANT_ID, Node, Tape
-from secateur.structure._tracer import is_own_code
 from secateur.structure._variant import Variant, smaller
 
 _JOINED = "joins units that were apart in the larger model"
@@ -296,7 +296,25 @@ def _differs(before: Label, after: Label, variant: Variant) -> bool:
         units, met = by_unit[expected], by_unit[found]
         comparable = units.size == met.size
         return comparable and bool(((units.ravel() != met.ravel()) & ~lone.ravel()).any())
+    if expected.shape != found.shape and expected.ndim == found.ndim and not variant.whole:
+        return not _spans_units(evidence.component[expected], evidence.component[found])
     return not np.array_equal(variant.same[expected], variant.same[found])
+
+
+def _spans_units(units: Ids, met: Ids) -> bool:
+    """Tell whether a label says the same as one that does not vary along some of its axes.
+
+    What a gone layer added made one unit of positions along these axes; the rest still says so.
+
+    Args:
+        units: Component of each id of one label.
+        met: Component of each id of the other.
+
+    Returns:
+        True where both agree at every position.
+    """
+    pairs = zip(units.shape, met.shape, strict=True)
+    return all(a == b or 1 in (a, b) for a, b in pairs) and bool((units == met).all())
 
 
 def _is_spare(ids: Ids, variant: Variant) -> NDArray[np.bool_]:
@@ -318,7 +336,9 @@ def _wrong_number(nodes: list[Node], evidence: Evidence) -> Violation | None:
             wrong = _first_out_of_order(entries, expected)
         if wrong is not None:
             node = next(
-                n for n in nodes if n.module == module and (n.operation, n.scalars) == wrong
+                n
+                for n in nodes
+                if n.module == module and (n.operation.rstrip("_"), n.scalars) == wrong
             )
             return _at(node, f"computes with other numbers than before, {wrong[1]}")
     return None
@@ -356,7 +376,8 @@ def _failure(error: Exception, tape: Tape) -> Violation:
     if isinstance(error, SecateurError):
         message = str(error)
     else:
-        message = f"does not run at another size: {str(error).splitlines()[0]}"
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        message = f"does not run at another size: {first}"
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

@@ -18,12 +18,14 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from secateur.nn import SlimMultiheadAttention
+from secateur.structure._autocast import autocast_on_meta
 from secateur.structure._inventory import named_modules
 from secateur.structure._made import label_made, remember_shape
 from secateur.structure._measured import keep_sizes
 from secateur.structure._memory import Memory
 from secateur.structure._module_call import Given, ModuleCall
 from secateur.structure._nested import map_tensors
+from secateur.structure._own_code import is_own_code
 from secateur.structure._sizes import Resize, resized_attributes, shapes_of
 from secateur.structure._slots import write_slot
 from secateur.structure._stored import marked, note_uses
@@ -31,7 +33,7 @@ from secateur.structure._tape import Info, Tape
 from secateur.structure._ties import note_ties
 from secateur.structure._tracer import Tracer
 from secateur.structure._untold import note_untold
-from secateur.structure._watch import watched_calls
+from secateur.structure._watch import watched_calls, watched_reads
 from secateur.structure.rules import attach_info, info_of, is_plain_sum, keep_scale
 
 
@@ -152,6 +154,12 @@ class Stage:
         tracer, memory = Tracer(tape, Stage.run.__code__), Memory()
         args, kwargs = map_tensors(_Inputs(), example)
 
+        running: list[nn.Module] = []
+
+        def read(module: nn.Module, file: str) -> None:
+            if not (running and running[-1] is module) and not is_own_code(file):
+                tape.consulted.add(self._paths.get(id(module), "?"))
+
         def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             parent = tracer.stack[-1] if tracer.stack else -1
             nodes = tuple(info_of(t).node for t in inputs if isinstance(t, Tensor))
@@ -168,6 +176,7 @@ class Stage:
                 num_arguments=given,
             )
             tracer.stack.append(len(tape.calls))
+            running.append(module)
             tape.calls.append(call)
             note_untold(tape, path, module, inputs)
 
@@ -175,6 +184,7 @@ class Stage:
             module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Any
         ) -> None:
             call = tape.calls[tracer.stack.pop()]
+            running.pop()
             call.stop = len(tape.nodes)
             memory.note(inputs, options, output)
             named = [value for value in options.values() if value is not None]
@@ -193,7 +203,8 @@ class Stage:
             call.output_labels = tuple([info.labels for info in found])
 
         functions = _Functions(tape, tracer)
-        with watched_calls(leave, enter), torch.no_grad(), functions, tracer:
+        watch = watched_calls(leave, enter), watched_reads(read)
+        with watch[0], watch[1], autocast_on_meta(), torch.no_grad(), functions, tracer:
             output = self.model(*args, **kwargs)
         for tensor in memory.results(output):
             tape.freeze(info_of(tensor).labels, "is an output of the model")

@@ -23,6 +23,7 @@ from secateur.structure._tape import Node, Tape
 if TYPE_CHECKING:
     from secateur.structure._branches import Branch
 
+_CONSULTED = "code outside of one of its modules reads tensors or modules from it"
 RELU = "@relu"
 """Name of a ReLU that the block called as a function, among the children of a shortcut."""
 
@@ -58,7 +59,15 @@ def plan_stubs(tape: Tape, branch: Branch, calls: Calls, unit: NDArray[np.int64]
     if not calls.runs_once(tape.calls[index]):
         return "its block runs several times in one forward"
     plan = _block_becomes_shortcut(tape, branch, calls)
-    return plan or _modules_go_quiet(tape, branch, calls, unit)
+    if plan is None or _is_consulted(tape, plan):
+        quiet = _modules_go_quiet(tape, branch, calls, unit)
+        return _CONSULTED if isinstance(quiet, Plan) and _is_consulted(tape, quiet) else quiet
+    return plan
+
+
+def _is_consulted(tape: Tape, plan: Plan) -> bool:
+    """Tell whether code elsewhere reads from a module that would be replaced."""
+    return any(stub.module in tape.consulted for stub in plan.stubs)
 
 
 def _block_becomes_shortcut(tape: Tape, branch: Branch, calls: Calls) -> Plan | None:

@@ -22,6 +22,7 @@ from secateur.structure._use import Use
 
 CONSTANT_ID = 0
 """Id of positions that belong to nothing: padding, unlabelled parts of a concatenation."""
+Made = tuple[tuple[str, str], int]
 
 
 class Grouping(Enum):
@@ -130,9 +131,6 @@ class Statistic:
     ids: Ids
 
 
-Made = tuple[tuple[str, str], int]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Product:
     """A product of two computed tensors that sums over units.
@@ -159,6 +157,7 @@ class Tape:
         ranges: (canonical tensor name, axis) to the ids along that axis.
         nodes: Operations in execution order.
         calls: Module calls in order of entry.
+        consulted: Paths of modules from which code outside of them reads tensors or modules.
         charges: Where the MACs are.
         output_nodes: Nodes whose result leaves the model.
         kept_nodes: Nodes whose result the model keeps for its next call.
@@ -195,6 +194,7 @@ class Tape:
     ranges: dict[tuple[str, int], Ids] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     calls: list[ModuleCall] = field(default_factory=list)
+    consulted: set[str] = field(default_factory=set)
     charges: list[Charge] = field(default_factory=list)
     output_nodes: set[int] = field(default_factory=set)
     kept_nodes: set[int] = field(default_factory=set)
@@ -276,8 +276,7 @@ class Tape:
             size: The number.
 
         Returns:
-            Fresh ids, or those that the same use of the number had before; none where there was
-            no such use in the trace that is being followed.
+            Fresh ids, or those of the same use in the trace that is being followed, if it had one.
         """
         key = source, self.num_made[source]
         self.num_made[source] += 1

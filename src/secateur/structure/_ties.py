@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from secateur.structure._counted import Counted
 from secateur.structure._label import Ids
 from secateur.structure._measured import flat_sizes
 from secateur.structure._stored import ids_along
 from secateur.structure._tape import Tape
-from secateur.structure._told import Counted, slices_in
+from secateur.structure._told import slices_in
 
 _RESHAPES = frozenset(("view", "reshape"))
 

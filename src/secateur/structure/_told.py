@@ -1,4 +1,4 @@
-"""Numbers that know what they count: read from the axis of a tensor, or kept by a module."""
+"""Numbers kept by modules that remember where, and the slices of an index."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secateur.structure._label import Ids
-from secateur.structure._measured import MeasuredInt
-
-
-class Counted(MeasuredInt):
-    """A size that remembers the ids it counts."""
-
-    ids: Ids
+from secateur.structure._measured import Measured
 
 
 class Stored(int):
@@ -27,6 +20,15 @@ class Stored(int):
 
     source: tuple[str, str]
     times: int = 1
+    __hash__ = int.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        """Compare as a number, and let a size on the other side see what it is compared with."""
+        return NotImplemented if isinstance(other, Measured) else int.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        """As `__eq__`."""
+        return NotImplemented if isinstance(other, Measured) else int.__ne__(self, other)
 
     def __mul__(self, other: Any) -> int:
         """Multiply; a multiple by a plain number still says what it is a multiple of."""
@@ -38,11 +40,6 @@ class Stored(int):
         return result
 
     __rmul__ = __mul__
-
-
-def tells(number: object) -> bool:
-    """Tell whether a number knows what it counts."""
-    return isinstance(number, (Counted, Stored))
 
 
 def slices_in(index: Any, ndim: int) -> Iterator[tuple[int, int, slice]]:

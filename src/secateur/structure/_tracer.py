@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -20,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from secateur.errors import TraceError
 from secateur.structure._label import Label
+from secateur.structure._own_code import is_own_code
 from secateur.structure._tape import CONSTANT_ID, Info, Node, Tape
 from secateur.structure._values import (
     MAX_ELEMENTS,
@@ -42,15 +40,6 @@ from secateur.structure.rules import (
     refer,
 )
 
-_PACKAGE = Path(__file__).parents[1]
-_OWN_CODE = tuple(
-    f"{folder}{os.sep}"
-    for folder in (
-        Path(torch.__file__).parent,
-        Path(np.__file__).parent,
-        *(_PACKAGE / floor for floor in ("nn", "structure", "surgery", "training")),
-    )
-)
 _LAYOUT_NUMBERS = {
     "view", "_unsafe_view", "expand", "slice", "split", "split_with_sizes", "select",
     "native_layer_norm", "native_group_norm", "_fused_rms_norm", "repeat", "as_strided",
@@ -313,7 +302,15 @@ def _unknown(call: Call) -> Any:
     if labels:
         name = call.func._schema.name.replace("::", ".")
         call.tape.freeze(labels, f"meets {name}, for which there is no rule")
-    out = call.run()
+    try:
+        out = call.run()
+    except (RuntimeError, NotImplementedError) as error:
+        reason = call.tape.reason("an operation without a rule cannot run on meta tensors")
+        raise TraceError(
+            f"The forward cannot be traced: {reason}. Expected operations of PyTorch, or others "
+            "that say what shape they return, whatever the data. Trace the part of the model "
+            "before this operation."
+        ) from error
     for result in results(out):
         call.put(result, ())
     return out
@@ -344,12 +341,6 @@ def _on_meta(tensor: Tensor) -> Tensor:
     known = tensor.numel() <= MAX_ELEMENTS
     attach_info(twin, Info(value=tensor.detach().to("cpu", copy=True) if known else None))
     return twin
-
-
-@functools.cache
-def is_own_code(file: str) -> bool:
-    """Tell whether a source file belongs to PyTorch or to this package."""
-    return file.startswith(_OWN_CODE)
 
 
 def _caller(outermost: CodeType) -> tuple[str, int]:

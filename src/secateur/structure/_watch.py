@@ -1,8 +1,9 @@
-"""Hooks on all modules for the length of a block."""
+"""Hooks on all modules for the length of a block: on calls of them, and on reads from them."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -32,3 +33,23 @@ def watched_calls(leave: Leave, enter: Enter | None = None) -> Generator[None]:
         after.remove()
         # PyTorch's own removal forgets this entry, and torch.compile then warns of hooks.
         torch_module._global_forward_hooks_with_kwargs.pop(after.id, None)
+
+
+@contextlib.contextmanager
+def watched_reads(read: Callable[[nn.Module, str], None]) -> Generator[None]:
+    """Call a function whenever a parameter, a buffer or a module is read from a module inside.
+
+    Args:
+        read: Given the module and the source file of the code that reads.
+    """
+    own = nn.Module.__getattr__
+
+    def watched(module: nn.Module, name: str) -> Any:
+        read(module, sys._getframe(1).f_code.co_filename)
+        return own(module, name)
+
+    setattr(nn.Module, "__getattr__", watched)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(nn.Module, "__getattr__", own)  # noqa: B010

@@ -79,7 +79,7 @@ class LiveStatistics:
             The result, or None where this call is no statistic over units that are gone.
         """
         name = getattr(func, "__name__", "")
-        if name not in _STATISTICS.keys() | _CHOICES or not self._masks:
+        if name not in _STATISTICS.keys() | _CHOICES | _LENGTHS or not self._masks:
             return None
         place = self._stack[-1] if self._stack else "", name
         ordinal = self._counts.get(place, 0)
@@ -90,6 +90,8 @@ class LiveStatistics:
             return None
         if name in _CHOICES:
             return func(_without_gone(func, mask, axis, args[0], kwargs), *args[1:], **kwargs)
+        if name in _LENGTHS:
+            return func(_silenced(mask, axis, args[0]), *args[1:], **kwargs)
         return _STATISTICS[name](mask, axis, *args, **kwargs)
 
 
@@ -97,6 +99,11 @@ def _weights(mask: Tensor, axis: int, x: Tensor) -> Tensor:
     shape = [1] * x.dim()
     shape[axis] = -1
     return mask.to(x.device, x.dtype).view(shape)
+
+
+def _silenced(mask: Tensor, axis: int, x: Tensor) -> Tensor:
+    """Let gone units add nothing to the length of a vector."""
+    return x.where(_weights(mask, axis, x) > 0, 0.0)
 
 
 def _without_gone(
@@ -158,29 +165,48 @@ def _std_mean(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
 
 
 def _layer_norm(
-    mask: Tensor, axis: int, input: Tensor, normalized_shape: Any, *args: Any, **kwargs: Any
+    mask: Tensor,
+    axis: int,
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
 ) -> Tensor:
-    eps = args[2] if len(args) > 2 else kwargs.get("eps", 1e-5)
     dims = list(range(-len(normalized_shape), 0))
     mean = _mean(mask, axis, input, dims, keepdim=True)
     variance = _var(mask, axis, input, dims, unbiased=False, keepdim=True)
-    result: Tensor = (input - mean) / (variance + eps).sqrt()
-    return result
+    return _scaled((input - mean) / (variance + eps).sqrt(), weight, bias)
+
+
+def _scaled(normalised: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    scaled = normalised if weight is None else normalised * weight
+    return scaled if bias is None else scaled + bias
 
 
 def _rms_norm(
-    mask: Tensor, axis: int, input: Tensor, normalized_shape: Any, *args: Any, **kwargs: Any
+    mask: Tensor,
+    axis: int,
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    eps: float | None = None,
 ) -> Tensor:
-    eps = args[1] if len(args) > 1 else kwargs.get("eps")
     eps = torch.finfo(input.dtype).eps if eps is None else eps
     dims = list(range(-len(normalized_shape), 0))
-    return input / (_mean(mask, axis, input.square(), dims, keepdim=True) + eps).sqrt()
+    mean = _mean(mask, axis, input.square(), dims, keepdim=True)
+    return _scaled(input / (mean + eps).sqrt(), weight, None)
 
 
 def _group_norm(
-    mask: Tensor, axis: int, input: Tensor, num_groups: int, *args: Any, **kwargs: Any
+    mask: Tensor,
+    axis: int,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
 ) -> Tensor:
-    eps = args[2] if len(args) > 2 else kwargs.get("eps", 1e-5)
     channels = input.unflatten(1, (num_groups, -1)).flatten(2)
     each = channels.shape[2] * num_groups // len(mask)
     live = mask.view(num_groups, -1).repeat_interleave(each, dim=1).to(input.device)
@@ -188,11 +214,14 @@ def _group_norm(
     count = live.sum(2, keepdim=True).clamp_min(1)
     mean = channels.where(live, 0.0).sum(2, keepdim=True) / count
     variance = (channels - mean).where(live, 0.0).square().sum(2, keepdim=True) / count
-    result: Tensor = (channels - mean) / (variance + eps).sqrt()
-    return result.view(input.shape)
+    result = ((channels - mean) / (variance + eps).sqrt()).view(input.shape)
+    shape = (-1,) + (1,) * (input.dim() - 2)
+    own = (None if vector is None else vector.view(shape) for vector in (weight, bias))
+    return _scaled(result, *own)
 
 
 _CHOICES = frozenset(("softmax", "topk", "argmax", "argmin", "max", "min"))
+_LENGTHS = frozenset(("normalize", "norm", "linalg_vector_norm"))
 _STATISTICS: Mapping[str, Callable[..., Any]] = {
     "mean": _mean,
     "var": _var,

@@ -73,14 +73,16 @@ class LiveNorms(TorchFunctionMode):
     ) -> Any:
         """Replace one call; see `torch.overrides.TorchFunctionMode`."""
         given = dict(kwargs or {})
+        taken = self._statistics.taken(func, args, given)
+        if taken is not None:
+            return taken
         norm = _NORMS.get(func)
         if norm is not None:
             values = dict(zip(_ARGUMENTS[func], args, strict=False)) | given
             live_C = self._live.get(id(values.get("weight")))
             if live_C is not None:
                 return norm(live_C, **values)
-        taken = self._statistics.taken(func, args, given)
-        return func(*args, **given) if taken is None else taken
+        return func(*args, **given)
 
     def __enter__(self) -> LiveNorms:
         """Start; see `torch.overrides.TorchFunctionMode`."""

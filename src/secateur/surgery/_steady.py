@@ -20,15 +20,18 @@ class Steady(TorchFunctionMode):
 
     Dropout passes its input on, attention drops nothing, and the samples that drop-path is written
     with keep everything: a Bernoulli sample is all ones, a uniform one just below one, and the
-    exponential one that a random choice is written with one. Whatever else is drawn, such as the
-    spans that a speech model masks, is drawn from the same seed each time; the generators of
-    PyTorch, NumPy and Python go on as if nothing had been drawn.
+    exponential one that a random choice is written with one. Noise is one number for a whole
+    tensor, another one for each call: what is drawn for a unit would depend on how many there are,
+    and on how they lie in memory. Whatever else is drawn, such as the spans that a speech model
+    masks, is drawn from the same seed each time; the generators of PyTorch, NumPy and Python go on
+    as if nothing had been drawn.
     """
 
     def __enter__(self) -> Self:
         """Seed the generators."""
         self._states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
         torch.default_generator.manual_seed(0)
+        self._noise = torch.Generator().manual_seed(0)
         np.random.seed(0)  # noqa: NPY002
         random.seed(0)
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -57,11 +60,8 @@ class Steady(TorchFunctionMode):
             return args[0].fill_(1.0) if func is Tensor.bernoulli_ else torch.ones_like(args[0])
         if func is torch._grouped_mm and args[0].dtype is torch.float64:
             return _grouped_product(*args, **given)
-        if func is Tensor.exponential_:
-            return args[0].fill_(1.0)
-        if func in _UNIFORM:
-            out = func(*args, **given)
-            return out.fill_(_ALMOST_ONE) if out.is_floating_point() else out
+        if func in _SAMPLES:
+            return self._even(func, args, given)
         if func is F.scaled_dot_product_attention:
             args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
             given["dropout_p"] = 0.0
@@ -72,6 +72,23 @@ class Steady(TorchFunctionMode):
         if func in _RECURRENT:
             args = _without_dropout(args)
         return func(*args, **given)
+
+    def _even(self, func: Callable[..., Any], args: tuple[Any, ...], given: Values) -> Tensor:
+        """Draw one number for all positions of a sample."""
+        out: Tensor = func(*args, **given)
+        if func is Tensor.exponential_:
+            return out.fill_(1.0)
+        if func in _UNIFORM:
+            return out.fill_(_ALMOST_ONE) if out.is_floating_point() else out
+        number = float(torch.randn((), generator=self._noise))
+        if func in {torch.normal, Tensor.normal_}:
+            own = args if func is torch.normal else args[1:]
+            mean, std = (
+                own[i] if len(own) > i else given.get(name, float(i))
+                for i, name in enumerate(("mean", "std"))
+            )
+            return out.copy_(torch.as_tensor(mean + std * number))
+        return out.fill_(number)
 
 
 def _without_dropout(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -116,6 +133,9 @@ def _grouped_product(
 _ALMOST_ONE = 1 - 2**-24
 _RECURRENT = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
 _UNIFORM = frozenset({torch.rand, torch.rand_like, Tensor.uniform_})
+_SAMPLES = _UNIFORM | {
+    Tensor.exponential_, torch.randn, torch.randn_like, torch.normal, Tensor.normal_
+}  # fmt: skip
 _DROPOUTS = frozenset(
     {
         F.dropout,

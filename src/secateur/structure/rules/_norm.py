@@ -54,7 +54,7 @@ def _normalised(call: Call, vectors: list[Tensor | None]) -> Any:
     operands = [Operand(call.labels(), tuple(x.shape))]
     operands += call.operands([v for v in vectors if v is not None], x.ndim)
     coupled = couple(call.tape, operands)
-    if len(operands) == 1:
+    if not _is_stored(vectors):
         note_statistics(call, coupled, axes)
     labels = mixed(call, coupled, axes)
     out = call.put(empty_like_shape(x, x.shape), labels)
@@ -77,11 +77,17 @@ def group_norm(call: Call) -> Any:
     if groups == x.shape[1]:
         call.tape.doubt_number(kept_up=bool(vectors))
     else:
-        if not vectors:
+        if not _is_stored(vectors):
             note_statistics(call, labels, frozenset((1,)))
         labels = tuple(_by_group(call, label, groups) for label in labels)
     out = call.put(empty_like(x), labels)
     return (out, empty_like_shape(x, (0,)), empty_like_shape(x, (0,))) if native else out
+
+
+def _is_stored(vectors: Sequence[Tensor | None]) -> bool:
+    """Tell whether a norm is given a weight as it is stored, by which it can be known again."""
+    infos = [info_of(v) for v in vectors if v is not None]
+    return any(info.tensor is not None and info.node is None for info in infos)
 
 
 def _note_affine(call: Call, vectors: Sequence[Any]) -> None:

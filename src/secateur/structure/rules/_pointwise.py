@@ -113,6 +113,13 @@ def noise(call: Call) -> Any:
     return _labelled(call, call.labels())
 
 
+@rule("normal")
+def normal(call: Call) -> Any:
+    """Draw noise, element by element, where its mean or its deviation is a tensor."""
+    is_sized = not any(isinstance(a, Tensor) for a in call.args)
+    return _labelled(call, ()) if is_sized else pointwise(call)
+
+
 @rule("native_dropout", "_fused_dropout")
 def dropout(call: Call) -> Any:
     """Scale and zero elements at random."""

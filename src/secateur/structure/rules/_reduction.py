@@ -37,7 +37,6 @@ def statistic(call: Call) -> Any:
     "all",
     "any",
     "logsumexp",
-    "linalg_vector_norm",
     "norm",
     "median",
     "count_nonzero",
@@ -49,6 +48,19 @@ def reduction(call: Call) -> Any:
     axes, keepdim = _axes_and_keepdim(call)
     message = "is reduced over, so the result depends on every unit"
     return _finish(call, reduced(call.tape, call.labels(), axes, message), axes, keepdim)
+
+
+@rule("linalg_vector_norm")
+def length(call: Call) -> Any:
+    """Take the length of vectors: units on the reduced axes share it, as they share a mean."""
+    axes, keepdim = _axes_and_keepdim(call)
+    alone = [label for label in call.labels() if label.axes <= axes]
+    is_known = call.tape.function[0] in ("normalize", "norm", "linalg_vector_norm")
+    if not is_known or call.arg(1, "ord", 2) <= 0 or any(len(y.axes) > 1 for y in alone):
+        return reduction(call)
+    inner = mixed(call, call.labels(), axes)
+    note_statistics(call, inner, axes)
+    return _finish(call, [y for y in inner if not y.axes <= axes], axes, keepdim)
 
 
 def _axes_and_keepdim(call: Call) -> tuple[frozenset[int], bool]:

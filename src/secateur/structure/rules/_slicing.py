@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from secateur.structure._counted import tells
 from secateur.structure._label import Label
-from secateur.structure._told import slices_in, tells
+from secateur.structure._told import slices_in
 from secateur.structure.rules._layout import doubt_sizes, join_parts, part_of
 from secateur.structure.rules._registry import Call, rule
 
