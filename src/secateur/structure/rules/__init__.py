@@ -15,6 +15,7 @@ from secateur.structure.rules._reduction import reduction
 from secateur.structure.rules._registry import RULES, Call, Rule, attach_info, info_of
 from secateur.structure.rules._routing import grouped_product
 from secateur.structure.rules._shuffling import shuffle
+from secateur.structure.rules._squeezing import squeeze
 from secateur.structure.rules._weights import weight_norm
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "reduction",
     "shuffle",
     "spatial",
+    "squeeze",
     "view",
     "weight_norm",
 ]

@@ -146,36 +146,11 @@ def permute(call: Call) -> Tensor:
 @rule("unsqueeze", "unsqueeze_")
 def unsqueeze(call: Call) -> Tensor:
     """Insert an axis of size 1, which carries no label."""
-    source = call.args[0]
-    place = call.args[1] % (source.ndim + 1)
-    target = [a if a < place else a + 1 for a in range(source.ndim)]
+    ndim = call.args[0].ndim
+    place = call.args[1] % (ndim + 1)
+    target = [a if a < place else a + 1 for a in range(ndim)]
     out = call.run()
-    return call.keep_name(call.put(out, [x.moved(target, source.ndim + 1) for x in call.labels()]))
-
-
-@rule("squeeze", "squeeze_")
-def squeeze(call: Call) -> Tensor:
-    """Drop axes of size 1; a labelled one stays in the ids of the axes around it."""
-    source = call.args[0]
-    shape = tuple(source.shape)
-    axes = positive_axes(call.arg(1, "dim"), source.ndim)
-    gone = frozenset(a for a in axes if shape[a] == 1)
-    out = call.run()
-    return call.keep_name(call.put(out, _dropped(call, call.labels(), gone, out.ndim)))
-
-
-def _dropped(call: Call, labels: Sequence[Label], gone: frozenset[int], ndim: int) -> list[Label]:
-    """Remove axes (reduced to one index) from labels; labels on those axes alone are fixed."""
-    result = []
-    for label in labels:
-        if label.axes <= gone:
-            call.tape.freeze([label], "is picked at a fixed position")
-            continue
-        left = label.without(gone & label.axes)
-        kept = iter(range(ndim))
-        target = [-1 if a in gone else next(kept) for a in range(left.ids.ndim)]
-        result.append(left.moved(target, ndim))
-    return result
+    return call.keep_name(call.put(out, [x.moved(target, ndim + 1) for x in call.labels()]))
 
 
 @rule("expand", "broadcast_to")
