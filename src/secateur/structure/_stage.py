@@ -252,7 +252,7 @@ class _Functions(TorchFunctionMode):
         label_made(self._tape, name, args, options, out)
         note_uses(self._tape, name, args, options, out)
         note_ties(self._tape, name, args, options, out)
-        keep_sizes(name, args, options)
+        keep_sizes(self._tape, name, args, options)
         if func is F.scaled_dot_product_attention:
             keep_scale(self._tape, args, options)
         return remember_shape(self._tape, func, name, args, out)
