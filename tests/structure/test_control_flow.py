@@ -138,3 +138,21 @@ def test_a_forward_that_counts_its_calls_leaves_the_model_and_the_input_alone():
     assert trace(model, (X, steps)).cost.macs.value() == 8 * (5 * 8 + 8 * 6 + 6 * 2)
     assert int(model.count) == 3
     assert steps.tolist() == [1, 1, 1]
+
+
+def test_an_assertion_without_a_message_fixes_what_it_is_about():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.middle, self.last = nn.Linear(3, 4), nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            x = self.first(x)
+            if x.shape[1] != 4:
+                raise AssertionError  # as an assertion does that says nothing
+            n = x.shape[1] // 2
+            return self.last(self.middle(torch.cat([x[:, n:], x[:, :n]], 1)).relu())
+
+    structure = trace(Net(), torch.randn(2, 3))
+    assert [family.name for family in structure.families] == ["middle"]
+    assert "AssertionError without a message" in str(structure.explain("first.bias"))
