@@ -303,3 +303,20 @@ def test_a_norm_over_live_channels_equals_the_norm_of_a_slice():
     image = torch.randn(2, 12, 3, 4, dtype=torch.float64)
     expected = F.group_norm(image[:, live], 4, weight[live], bias[live])
     assert_close(_group_norm(mask, image, 4, weight, bias)[:, live], expected)
+
+
+class Scripted(nn.Module):
+    """Holds a part that is scripted, which is followed like any other."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = torch.jit.script(nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)))
+        self.middle, self.last = nn.Linear(5, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.last(self.middle(self.part(x)).relu())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_removal_beside_a_scripted_part_is_exact():
+    assert verify(Scripted(), torch.randn(4, 3)).num_units == 3

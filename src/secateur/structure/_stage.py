@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from secateur.nn import SlimMultiheadAttention
+from secateur.structure._chance import seeded
 from secateur.structure._inventory import named_modules
 from secateur.structure._made import label_made, remember_shape
 from secateur.structure._measured import keep_sizes
@@ -192,7 +193,7 @@ class Stage:
             call.output_labels = tuple([info.labels for info in found])
 
         functions = _Functions(tape, tracer)
-        with watched_calls(leave, enter), torch.no_grad(), functions, tracer:
+        with watched_calls(leave, enter), torch.no_grad(), seeded(), functions, tracer:
             output = self.model(*args, **kwargs)
         for tensor in memory.results(output):
             tape.freeze(info_of(tensor).labels, "is an output of the model")
