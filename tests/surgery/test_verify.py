@@ -317,6 +317,23 @@ class Scripted(nn.Module):
         return self.last(self.middle(self.part(x)).relu())
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore:The .grad attribute")
 def test_removal_beside_a_scripted_part_is_exact():
     assert verify(Scripted(), torch.randn(4, 3)).num_units == 3
+
+
+class Grid(nn.Module):
+    """Normalises over channels and space together, with a weight for each."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv2d(3, 6, 3), norm, nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        return self.last(self.norm(self.first(x)).relu())
+
+
+@pytest.mark.parametrize("kind", [nn.LayerNorm, nn.RMSNorm])
+def test_removal_under_a_norm_over_several_axes_equals_the_norm_of_what_is_live(kind):
+    x = torch.randn(2, 3, 6, 5)
+    assert verify(Grid(kind([6, 4, 3])), x, allow_inexact=True).num_units == 3
