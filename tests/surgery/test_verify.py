@@ -279,6 +279,33 @@ def test_what_is_drawn_while_a_model_is_steady_is_drawn_again_and_unseen(draw):
     assert states[1:] == (str(np.random.get_state()), random.getstate())  # noqa: NPY002
 
 
+class Noisy(nn.Module):
+    """Adds noise to hidden units."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.noise = noise
+        self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last(x + self.noise(x))
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        torch.randn_like,
+        lambda x: torch.empty_like(x).normal_(0, 2),
+        lambda x: torch.zeros_like(x).exponential_(),
+        lambda x: torch.normal(x, x.exp()),
+    ],
+    ids=["like", "in place", "exponential", "around"],
+)
+def test_removal_of_units_with_noise_of_their_own_is_exact(noise):
+    assert verify(Noisy(noise), torch.randn(4, 3)).num_units == 3
+
+
 def test_attention_drops_nothing_while_a_model_is_steady():
     q, k, v = torch.randn(3, 2, 4, 5, 6).unbind()
     expected = F.scaled_dot_product_attention(q, k, v)

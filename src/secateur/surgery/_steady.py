@@ -19,9 +19,10 @@ class Steady(TorchFunctionMode):
     """Makes every forward that runs inside deterministic.
 
     Dropout passes its input on, attention drops nothing, and the samples that drop-path is written
-    with keep everything: a Bernoulli sample is all ones, a uniform one just below one. Whatever
-    else is drawn, such as the spans that a speech model masks, is drawn from the same seed each
-    time; the generators of PyTorch, NumPy and Python go on as if nothing had been drawn.
+    with keep everything: a Bernoulli sample is all ones, a uniform one just below one. Noise as
+    large as a tensor is one number, since a smaller tensor would draw other numbers. Whatever else
+    is drawn, such as the spans that a speech model masks, is drawn from the same seed each time;
+    the generators of PyTorch, NumPy and Python go on as if nothing had been drawn.
     """
 
     def __enter__(self) -> Self:
@@ -56,9 +57,8 @@ class Steady(TorchFunctionMode):
             return args[0].fill_(1.0) if func is Tensor.bernoulli_ else torch.ones_like(args[0])
         if func is torch._grouped_mm and args[0].dtype is torch.float64:
             return _grouped_product(*args, **given)
-        if func in _UNIFORM:
-            out = func(*args, **given)
-            return out.fill_(_ALMOST_ONE) if out.is_floating_point() else out
+        if func in _UNIFORM or func in _NOISE or func is torch.normal:
+            return _without_chance(func, args, func(*args, **given))
         if func is F.scaled_dot_product_attention:
             args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
             given["dropout_p"] = 0.0
@@ -69,6 +69,25 @@ class Steady(TorchFunctionMode):
         if func in _RECURRENT:
             args = _without_dropout(args)
         return func(*args, **given)
+
+
+def _without_chance(func: Callable[..., Any], args: tuple[Any, ...], out: Tensor) -> Tensor:
+    """Overwrite what was drawn where that may be as large as what is left of a model.
+
+    Args:
+        func: What drew it.
+        args: Its positional arguments.
+        out: What was drawn.
+
+    Returns:
+        The same tensor.
+    """
+    if func is torch.normal:
+        follows = len(args) == 2 and all(isinstance(value, Tensor) for value in args)
+        return out.copy_(args[0] + args[1] * _HALF) if follows else out
+    if not out.is_floating_point():
+        return out
+    return out.fill_(_ALMOST_ONE if func in _UNIFORM else _HALF)
 
 
 def _without_dropout(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -111,6 +130,10 @@ def _grouped_product(
 
 
 _ALMOST_ONE = 1 - 2**-24
+_HALF = 0.5
+_NOISE = frozenset(
+    {torch.randn_like, Tensor.normal_, Tensor.exponential_, Tensor.log_normal_, Tensor.cauchy_}
+)
 _RECURRENT = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
 _UNIFORM = frozenset({torch.rand, torch.rand_like, Tensor.uniform_})
 _DROPOUTS = frozenset(

@@ -42,6 +42,7 @@ _PLAIN = {
     "log_sigmoid_forward",
     "mish",
     "mish_",
+    "normal",
     "polar",
     "complex",
     "prelu",
