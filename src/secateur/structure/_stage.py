@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -30,6 +31,7 @@ from secateur.structure._stored import marked, note_uses
 from secateur.structure._tape import Given, Info, ModuleCall, Tape
 from secateur.structure._ties import note_ties
 from secateur.structure._tracer import Tracer
+from secateur.structure._unread import check_read
 from secateur.structure._untold import note_untold
 from secateur.structure._watch import watched_calls
 from secateur.structure.rules import attach_info, info_of, keep_scale
@@ -72,11 +74,13 @@ class Stage:
         """Exchange tensors for twins and set the mode; undo everything on the way out."""
         modules = {id(module): module for module in self._modules.values()}.values()
         saved = [(m, dict(m.__dict__), type(m)) for m in modules]
+        checks = Distribution._validate_args
         hooks = [state[name] for _, state, _ in saved for name in _HOOKS]
         registered = [dict(own) if own else _NOTHING for own in hooks]
         fastpath = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)
+            Distribution.set_default_validate_args(False)  # it looks at every number
             shapes = [shapes_of(state) for _, state, _ in saved] if self._is_resized else []
             for module, state, _ in saved:
                 self._exchange(module, state, training)
@@ -87,6 +91,7 @@ class Stage:
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fastpath)
+            Distribution.set_default_validate_args(checks)
             for module, state, kind in saved:
                 object.__setattr__(module, "__class__", kind)
                 module.__dict__.clear()
@@ -238,6 +243,7 @@ class _Functions(TorchFunctionMode):
     ) -> Any:
         """Note the call and carry it out."""
         name, options = getattr(func, "__name__", ""), kwargs or {}
+        check_read((*args, *options.values()))
         self._tape.function = (name, args)
         stack = self._tracer.stack
         place = self._tape.calls[stack[-1]].path if stack else "", name
@@ -245,6 +251,8 @@ class _Functions(TorchFunctionMode):
         self._counts[place] += 1
         if func in _READS:
             return self._tracer.read(args[0], func, args[1:], options)
+        if func is Tensor.item:
+            return self._tracer.item(args[0])
         if func in _WHOLE:
             # Below autograd, PyTorch hands composite operations on before it takes them apart.
             with torch._C._AutoDispatchBelowAutograd():
