@@ -214,3 +214,27 @@ def test_tracing_leaves_plain_numbers_behind():
     assert type(net[0].num_heads) is int
     assert all(type(size) is int for size in net[1].sizes)
     assert vars(net[0]).keys() == before["0"].keys()
+
+
+class Scripted(nn.Module):
+    """Hands a number it keeps to a scripted function, which cuts a gate in two with it."""
+
+    def __init__(self, gate):
+        super().__init__()
+        self.first, self.last, self.width, self.gate = nn.Linear(3, 8), nn.Linear(4, 2), 4, gate
+
+    def forward(self, x):
+        return self.last(self.gate(self.first(x), self.width))
+
+
+def gate(x: torch.Tensor, width: int) -> torch.Tensor:
+    return torch.tanh(x[:, :width]) * torch.sigmoid(x[:, width:])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_units_that_a_scripted_function_counts_are_fixed():
+    x = torch.randn(2, 3)
+    assert [family.num_units for family in secateur.trace(Scripted(gate), x).families] == [4]
+    structure = secateur.trace(Scripted(torch.jit.script(gate)), x)
+    assert not structure.families
+    assert "would go wrong at another size" in str(structure.explain("last.weight"))

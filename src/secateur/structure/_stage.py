@@ -245,6 +245,12 @@ class _Functions(TorchFunctionMode):
         name, options = getattr(func, "__name__", ""), kwargs or {}
         check_read((*args, *options.values()))
         self._tape.function = (name, args)
+        try:
+            return self._carried_out(func, name, args, options)
+        finally:
+            self._tape.function = ("", ())
+
+    def _carried_out(self, func: Any, name: str, args: tuple[Any, ...], options: Any) -> Any:
         stack = self._tracer.stack
         place = self._tape.calls[stack[-1]].path if stack else "", name
         self._tape.ordinal = self._counts[place]

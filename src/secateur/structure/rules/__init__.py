@@ -1,6 +1,7 @@
 """What every kind of ATen operation does to labels, one file a kind."""
 
 from secateur.structure.rules._attention import attention, keep_scale
+from secateur.structure.rules._complex import fourier
 from secateur.structure.rules._contraction import product
 from secateur.structure.rules._convolution import convolution
 from secateur.structure.rules._indexing import index
@@ -26,6 +27,7 @@ __all__ = [
     "attention",
     "concatenate",
     "convolution",
+    "fourier",
     "grouped_product",
     "index",
     "info_of",

@@ -100,7 +100,8 @@ def doubt_sizes(call: Call, labels: Sequence[Label]) -> None:
     """Note that the model itself gave labelled axes a size, which it may keep as a number."""
     name, arguments = call.tape.function
     node = call.tape.nodes[-1]
-    if name not in SIZED or (node.call >= 0 and call.tape.calls[node.call].proven):
+    # What runs outside of any function of PyTorch is scripted, and sizes are numbers there.
+    if (name and name not in SIZED) or (node.call >= 0 and call.tape.calls[node.call].proven):
         return
     sizes = flat_sizes(arguments[1:])
     if name in ("view", "reshape", "expand") and all(
@@ -350,7 +351,7 @@ def repeat_interleave(call: Call) -> Tensor:
     )
 
 
-@rule("as_strided", "unfold", "diagonal", "tril", "triu", "view_as_real", "view_as_complex")
+@rule("as_strided", "unfold", "diagonal", "tril", "triu")
 def strided(call: Call) -> Tensor:
     """Address memory in a pattern that labels cannot follow on labelled axes of equal shape."""
     source = call.args[0]
