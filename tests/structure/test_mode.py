@@ -63,12 +63,16 @@ def test_a_forward_that_cannot_train_on_the_example_is_traced_without():
         (lambda m, x: -x if not m.training else x, True),
         (lambda m, x: m.training and x, True),
         (lambda m, x: nn.functional.dropout(x, 0.5, m.training), False),
+        (lambda m, x: nn.functional.dropout(x, 0.5 if m.training else 0.0), False),
+        (lambda m, x: nn.functional.dropout(x, p=0 if not m.training else m.p), False),
+        (lambda m, x: (x if m.training else m.p) * 2, True),
         (lambda m, x: m.eval()(x), False),
     ],
-    ids=["if", "not", "and", "dropout", "written"],
+    ids=["if", "not", "and", "dropout", "number", "attribute", "value", "written"],
 )
 def test_a_branch_on_the_mode_is_noticed(decide, is_branch):
     module = nn.Identity()
+    module.p = 0.5
     with watched_mode() as reads:
         decide(module, torch.ones(2))
     assert reads.has_branch is is_branch

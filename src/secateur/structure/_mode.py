@@ -10,7 +10,7 @@ import contextlib
 import dis
 import functools
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from types import CodeType
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import nn
 
 from secateur.structure._tracer import is_own_code
 
-_DECIDES = ("POP_JUMP", "JUMP_IF", "UNARY_NOT", "TO_BOOL")
+_DECIDES = ("POP_JUMP", "JUMP_IF", "UNARY_NOT")
 """How instructions start that decide something by the value read just before."""
 
 
@@ -70,6 +70,29 @@ def _is_branch(code: CodeType, position: int) -> bool:
     """Tell whether the instruction after one at a position decides by what that one read."""
     if is_own_code(code.co_filename):
         return False
-    following = (step for step in dis.get_instructions(code) if step.offset > position)
-    after = next((step.opname for step in following if step.opname != "CACHE"), "")
-    return after.startswith(_DECIDES)
+    following = [step for step in dis.get_instructions(code) if step.offset > position]
+    while following and following[0].opname in ("CACHE", "TO_BOOL"):
+        del following[0]
+    if not following or not following[0].opname.startswith(_DECIDES):
+        return False
+    return not _chooses_number(following)
+
+
+def _chooses_number(steps: Sequence[dis.Instruction]) -> bool:
+    """Recognise `p if self.training else 0.0`, as the probability of a dropout is mostly given.
+
+    Args:
+        steps: Instructions from the jump on.
+
+    Returns:
+        Whether both ways do nothing but load a value, and one of these is written as a number.
+    """
+    jump, *rest = steps
+    first = [step for step in rest if step.offset < jump.argval]
+    if not first or first[-1].opname != "JUMP_FORWARD":
+        return False
+    second = [step for step in rest if jump.argval <= step.offset < first[-1].argval]
+    ways = (first[:-1], second)
+    is_number = (len(way) == 1 and isinstance(way[0].argval, (int, float)) for way in ways)
+    only_loads = all(step.opname.startswith("LOAD_") for way in ways for step in way)
+    return only_loads and any(is_number)
