@@ -300,12 +300,14 @@ def unbind(call: Call) -> Any:
     return outs
 
 
-@rule("flip", "roll")
+@rule("flip", "roll", "rot90")
 def rearrange(call: Call) -> Tensor:
     """Reverse or rotate axes; on a labelled axis the positions are no longer independent."""
     source = call.args[0]
     if call.func._schema.name == "aten::roll":
         axes = positive_axes(call.arg(2, "dims") or None, source.ndim)
+    elif call.func._schema.name == "aten::rot90":
+        axes = positive_axes(call.arg(2, "dims", [0, 1]), source.ndim)
     else:
         axes = positive_axes(call.args[1], source.ndim)
     labels = []
@@ -314,7 +316,7 @@ def rearrange(call: Call) -> Tensor:
             call.tape.freeze([label], "is reversed or rotated along its own axis")
         else:
             labels.append(call.tape.join_along(label, axes))
-    return call.put(call.run(), labels)
+    return call.keep_name(call.put(call.run(), labels))
 
 
 @rule("repeat", "tile")
