@@ -4,7 +4,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from secateur.gates import Gates
-from secateur.structure import Decision, Family, Layer, Live, Member, Structure
+from secateur.structure import Decision, Family, Layer, Live, Member, Structure, trace
 from tests.structures import Built, convnet, mlp, residual
 
 BUILDERS = [mlp, convnet, residual]
@@ -409,3 +409,37 @@ def test_a_parameter_without_a_gradient_counts_nothing():
     assert not units[:5].any()
     assert units[5:].all()
     gates.zero_closed_gradients_()
+
+
+class _Spectral(nn.Module):
+    """Mixes the channels of a spectrum with complex weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 6), nn.Linear(4, 2)
+        self.weight = nn.Parameter(torch.randn(6, 4, dtype=torch.complex128))
+
+    def forward(self, x):
+        spectrum = torch.fft.fft(self.first(x), dim=1)
+        return self.last(torch.fft.ifft(spectrum @ self.weight, dim=1).real)
+
+
+def test_gradients_of_complex_weights_equal_finite_differences():
+    model, x = _Spectral().double(), torch.randn(2, 5, 3, dtype=torch.float64)
+    structure = trace(model, x)
+    gates = Gates(model, structure, structure.everything())
+    model(x).square().sum().backward()
+    found_U, _ = gates.gradients()
+    assert len(found_U) == 10
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    step = 1e-5
+    for unit in range(10):
+        losses = []
+        for sign in (1, -1):
+            gate_U = torch.ones(10, dtype=torch.float64)
+            gate_U[unit] += sign * step
+            moved = zip(gates.parameters, gates.weights_at(gate_U), strict=True)
+            weights = {names[id(parameter)]: weight for parameter, weight in moved}
+            losses.append(torch.func.functional_call(model, weights, (x,)).square().sum())
+        expected = (losses[0] - losses[1]) / (2 * step)
+        assert_close(found_U[unit], expected.detach(), rtol=1e-6, atol=1e-6)

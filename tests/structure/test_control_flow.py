@@ -82,7 +82,41 @@ def test_channels_picked_by_a_mask_are_fixed():
     assert [f.num_units for f in structure.families] == [6]
 
 
+def _checked(x):
+    if torch.isnan(x).any() or x.isinf().any():
+        raise ValueError("diverged")
+    if not torch.isfinite(x).all():
+        raise ValueError("diverged")
+    return x
+
+
+def _sampled(x):
+    return torch.distributions.Normal(x, x.exp()).rsample()
+
+
+@pytest.mark.parametrize("between", [_checked, _sampled])
+def test_questions_whether_numbers_are_finite_fix_nothing(between):
+    model = Net(lambda net, x: between(x))
+    assert [f.num_units for f in trace(model, X).families] == [8, 6]
+    assert verify(model, X).num_units == 7
+    assert torch.distributions.Distribution._validate_args
+
+
+def test_a_number_of_data_may_be_kept_and_printed():
+    def between(net, x):
+        net.log = f"{x[..., :1].max().item() / 2 + 1:.2f} {round(-x.sum().item(), 2)}"
+        return x
+
+    assert [f.num_units for f in trace(Net(between), X).families] == [6]
+    assert not hasattr(Net(between), "log")
+
+
 REFUSED = {
+    "branch on an item": (lambda net, x: x + 1 if x.sum().item() > 0 else x, "Python number"),
+    "truth of an item": (lambda net, x: x if x.max().item() else -x, "Python number is read"),
+    "scaled by an item": (lambda net, x: x * (1 + x.mean().item()), "Python number is read from"),
+    "cut at an item": (lambda net, x: x[:, : int(x.amax().item())], "Python number is read from"),
+    "counted to an item": (lambda net, x: next(x for _ in range(x.amax().item())), "Python number"),
     "branch": (lambda net, x: x + 1 if x.sum() > 0 else x, "a Python number is read from"),
     "numpy": (lambda net, x: x * float(x.detach().numpy().max()), "a Python number is read from"),
     "mask": (lambda net, x: x[x.sum(-1) > 0], "the shape of a result depends on the data"),
@@ -172,3 +206,21 @@ def test_autocast_on_the_device_of_a_tensor_is_followed(enabled):
     assert trace(net, X).num_units == 14
     assert verify(net, X).difference <= 1e-10
     assert torch.autocast.__init__ is before
+
+
+def test_an_assertion_without_a_message_fixes_what_it_is_about():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.middle, self.last = nn.Linear(3, 4), nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            x = self.first(x)
+            if x.shape[1] != 4:
+                raise AssertionError  # as an assertion does that says nothing
+            n = x.shape[1] // 2
+            return self.last(self.middle(torch.cat([x[:, n:], x[:, :n]], 1)).relu())
+
+    structure = trace(Net(), torch.randn(2, 3))
+    assert [family.name for family in structure.families] == ["middle"]
+    assert "AssertionError without a message" in str(structure.explain("first.bias"))

@@ -303,3 +303,20 @@ def test_parameters_along_the_time_steps_are_fixed():
     structure = trace(Positions(), torch.zeros(T, B, K))
     assert [f.name for f in structure.families] == ["rnn"]
     verify(Positions(), torch.randn(T, B, K))
+
+
+def test_a_state_of_a_fixed_size_that_is_only_reordered_fixes_hidden_units():
+    class Packed(Tagger):
+        def __init__(self):
+            super().__init__("LSTM")
+            self.half = H // 2
+
+        def forward(self, x):
+            state = torch.zeros(1, B, 2 * self.half), torch.zeros(1, B, 2 * self.half)
+            packed = pack_padded_sequence(self.first(x), torch.tensor([2, 4, 3]), False, False)
+            out, (hidden, _) = self.rnn(packed, state)
+            return self.steps(pad_packed_sequence(out)[0]), self.last(hidden[-1])
+
+    explained = str(trace(Packed(), torch.randn(T, B, K)).explain("rnn.weight_hh_l0"))
+    assert "got a state of size 6, expected 7" in explained
+    assert not trace(Packed(), torch.randn(T, B, K)).families

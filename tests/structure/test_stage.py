@@ -1,9 +1,11 @@
 """A trace leaves a model as it was, whatever its forward does to it."""
 
+import pytest
 import torch
 from torch import nn
 
-from secateur import trace
+from secateur import trace, verify
+from secateur.errors import TraceError
 
 
 class _Hooking(nn.Module):
@@ -65,3 +67,12 @@ def test_a_coin_that_decides_whether_a_layer_runs_says_yes_in_a_trace():
 def test_no_hook_for_all_modules_is_left_behind():
     trace(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), torch.zeros(1, 3))
     assert not torch.nn.modules.module._has_any_global_hook()
+
+
+@pytest.mark.parametrize("call", [trace, verify])
+def test_a_lazy_layer_that_has_seen_no_input_is_named(call):
+    model, x = nn.Sequential(nn.LazyLinear(4), nn.LazyLinear(2)), torch.randn(3, 5)
+    with pytest.raises(TraceError, match=r"0\.weight is not made yet.*Call it once"):
+        call(model, x)
+    model(x)
+    assert call(model, x).num_units == 4 // (1 + (call is verify))

@@ -214,3 +214,53 @@ def test_tracing_leaves_plain_numbers_behind():
     assert type(net[0].num_heads) is int
     assert all(type(size) is int for size in net[1].sizes)
     assert vars(net[0]).keys() == before["0"].keys()
+
+
+class Scripted(nn.Module):
+    """Hands a number it keeps to a scripted function, which cuts a gate in two with it."""
+
+    def __init__(self, gate):
+        super().__init__()
+        self.first, self.last, self.width, self.gate = nn.Linear(3, 8), nn.Linear(4, 2), 4, gate
+
+    def forward(self, x):
+        return self.last(self.gate(self.first(x), self.width))
+
+
+def gate(x: torch.Tensor, width: int) -> torch.Tensor:
+    return torch.tanh(x[:, :width]) * torch.sigmoid(x[:, width:])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_units_that_a_scripted_function_counts_are_fixed():
+    x = torch.randn(2, 3)
+    assert [family.num_units for family in secateur.trace(Scripted(gate), x).families] == [4]
+    structure = secateur.trace(Scripted(torch.jit.script(gate)), x)
+    assert not structure.families
+    assert "would go wrong at another size" in str(structure.explain("last.weight"))
+
+
+class Doubled(nn.Module):
+    """Keeps one number for two widths, of which one is twice the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 4
+        self.one, self.two = nn.Linear(3, 4), nn.Linear(3, 8)
+        self.last_one, self.last_two = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x):
+        one = self.one(x).view(-1, self.width)
+        u, v = self.two(x).view(-1, 2 * self.width).chunk(2, dim=1)
+        return self.last_one(one), self.last_two(u * v)
+
+
+def test_units_that_a_number_counts_for_others_leave_one_family_at_a_time():
+    model, x = Doubled(), torch.randn(2, 3)
+    structure = secateur.trace(model, x)
+    for number in range(len(structure.families)):
+        smaller = copy.deepcopy(model)
+        gone = Decision(units={number: torch.tensor([1])})
+        cut_(smaller, structure, structure.everything(), gone)
+        assert [y.shape for y in smaller(x)] == [(2, 2), (2, 2)]
+    assert "would go wrong at another size" in str(structure.explain("two.weight"))

@@ -173,3 +173,32 @@ def test_one_head_may_be_left_of_each_of_several_kinds(batch):
     cut_(net, structure, structure.everything(), Decision(units=gone))
     assert net[1].windows == [1, 1]
     assert net(x).shape == (batch, 7, 2)
+
+
+def test_an_axis_whose_size_divides_another_one_that_stays_is_fixed():
+    """The heads stay, since their width is worked out from the stream, and so the stream does."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.attention, self.last = nn.Linear(4, 12), _Linear(), nn.Linear(12, 2)
+
+        def forward(self, x):
+            return self.last(self.attention(self.first(x)).relu())
+
+    class _Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.num_heads = 3
+            self.qkv, self.proj = nn.Linear(12, 36), nn.Linear(12, 12)
+
+        def forward(self, x):
+            B, N, C = x.shape
+            parts = self.qkv(x).chunk(3, dim=-1)
+            q, k, v = (t.reshape(B, N, self.num_heads, C // self.num_heads) for t in parts)
+            context = torch.einsum("bnhd,bnhe->bhde", k.softmax(1), v)
+            return self.proj(torch.einsum("bnhd,bhde->bnhe", q, context).reshape(B, N, -1))
+
+    structure = trace(Net(), torch.randn(2, 5, 4))
+    assert [family.name for family in structure.families] == ["attention.proj"]
+    assert verify(Net(), torch.randn(2, 5, 4)).num_units == 6

@@ -150,3 +150,24 @@ def test_a_parametrised_layer_of_an_unknown_kind_is_fixed_with_the_operation():
         "is normalised or ordered along its own axis",
         "aten.sort",
     )
+
+
+class _Turned(nn.Module):
+    """Convolves with its kernel in another position."""
+
+    def __init__(self, inner, outer, turn):
+        super().__init__()
+        self.weight, self.turn = nn.Parameter(torch.randn(outer, inner, 3, 3)), turn
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.turn(self.weight))
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [lambda w: torch.rot90(w, 1, (2, 3)), lambda w: w.flip(3), lambda w: w.roll(1, 2)],
+    ids=["rotated", "reversed", "rolled"],
+)
+def test_filters_of_a_kernel_that_is_turned_around_in_space_leave(turn):
+    net = nn.Sequential(_Turned(3, 6, turn), nn.ReLU(), _Turned(6, 4, turn), nn.Conv2d(4, 2, 1))
+    assert verify(net, torch.randn(2, 3, 8, 7)).num_units == 5

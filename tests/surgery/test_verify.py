@@ -279,6 +279,33 @@ def test_what_is_drawn_while_a_model_is_steady_is_drawn_again_and_unseen(draw):
     assert states[1:] == (str(np.random.get_state()), random.getstate())  # noqa: NPY002
 
 
+class Noisy(nn.Module):
+    """Adds noise to hidden units."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.noise = noise
+        self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last(x + self.noise(x))
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        torch.randn_like,
+        lambda x: torch.empty_like(x).normal_(0, 2),
+        lambda x: torch.zeros_like(x).exponential_(),
+        lambda x: torch.normal(x, x.exp()),
+    ],
+    ids=["like", "in place", "exponential", "around"],
+)
+def test_removal_of_units_with_noise_of_their_own_is_exact(noise):
+    assert verify(Noisy(noise), torch.randn(4, 3)).num_units == 3
+
+
 def test_attention_drops_nothing_while_a_model_is_steady():
     q, k, v = torch.randn(3, 2, 4, 5, 6).unbind()
     expected = F.scaled_dot_product_attention(q, k, v)
@@ -303,3 +330,37 @@ def test_a_norm_over_live_channels_equals_the_norm_of_a_slice():
     image = torch.randn(2, 12, 3, 4, dtype=torch.float64)
     expected = F.group_norm(image[:, live], 4, weight[live], bias[live])
     assert_close(_group_norm(mask, image, 4, weight, bias)[:, live], expected)
+
+
+class Scripted(nn.Module):
+    """Holds a part that is scripted, which is followed like any other."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = torch.jit.script(nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)))
+        self.middle, self.last = nn.Linear(5, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.last(self.middle(self.part(x)).relu())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore:The .grad attribute")
+def test_removal_beside_a_scripted_part_is_exact():
+    assert verify(Scripted(), torch.randn(4, 3)).num_units == 3
+
+
+class Grid(nn.Module):
+    """Normalises over channels and space together, with a weight for each."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv2d(3, 6, 3), norm, nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        return self.last(self.norm(self.first(x)).relu())
+
+
+@pytest.mark.parametrize("kind", [nn.LayerNorm, nn.RMSNorm])
+def test_removal_under_a_norm_over_several_axes_equals_the_norm_of_what_is_live(kind):
+    x = torch.randn(2, 3, 6, 5)
+    assert verify(Grid(kind([6, 4, 3])), x, allow_inexact=True).num_units == 3

@@ -4,5 +4,6 @@ from secateur.gates._ablation import Ablation, Damage
 from secateur.gates._compactors import Compactors, compactable
 from secateur.gates._damage import DamageMeter
 from secateur.gates._gates import Gates
+from secateur.gates._pairing import pairing
 
-__all__ = ["Ablation", "Compactors", "Damage", "DamageMeter", "Gates", "compactable"]
+__all__ = ["Ablation", "Compactors", "Damage", "DamageMeter", "Gates", "compactable", "pairing"]

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from secateur.gates._pairing import pairing
 from secateur.gates._slots import Slot, find_slots
 from secateur.structure import Live, Structure
 
@@ -150,6 +151,8 @@ class Gates:
         if grads:
             product = torch._foreach_mul([weights[n] for n in grads], list(grads.values()))
             products = dict(zip(grads, product, strict=True))
+            for n in (n for n in grads if weights[n].is_complex()):
+                products[n] = pairing(weights[n], grads[n])
         sums = [self._sum(number, products) for number in range(len(self._factors))]
         return self._by_unit_and_layer(sums)
 
@@ -234,7 +237,7 @@ class Gates:
             return torch.zeros(len(factor.gate), device=self._device)
         if self._masks is not None:
             for other in self._shared.get(number, ()):
-                product = product * self._masks[other]
+                product = product * self._masks[other].real
         accumulate = torch.promote_types(product.dtype, torch.float32)
         if factor.others:
             product = product.sum(dim=factor.others, dtype=accumulate)

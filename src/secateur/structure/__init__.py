@@ -5,6 +5,7 @@ from secateur.structure._cost import Cost, Factor, Polynomial, Term
 from secateur.structure._explain import Axis, Explanation, Holding
 from secateur.structure._inventory import named_modules, named_tensors
 from secateur.structure._memory import watched_memory
+from secateur.structure._mode import watched_mode
 from secateur.structure._nested import map_tensors, tensors_in
 from secateur.structure._proof import prove
 from secateur.structure._sizes import AttributeValue, Resize, own_tensors, resized_attributes
@@ -61,6 +62,7 @@ __all__ = [
     "trace",
     "watched_calls",
     "watched_memory",
+    "watched_mode",
     "without_collector",
     "write_slot",
 ]

@@ -193,6 +193,7 @@ def contract(
         Labels of the result, still in the frame of the operands.
     """
     shape = [max(a, b) for a, b in zip(left.shape, right.shape, strict=True)]
+    _check_sizes(left, right, over)
     parameter = () if weight is None else (left, right)[weight].labels
     for operand, partner in ((left, right), (right, left)):
         loose = [x for x in operand.labels if x.axes <= over and not _meets(x, partner)]
@@ -214,6 +215,16 @@ def contract(
         if label.axes <= over:
             tape.consumed.append(label.ids.ravel())
     return tuple(result)
+
+
+def _check_sizes(left: Operand, right: Operand, over: frozenset[int]) -> None:
+    """Refuse what the real product would refuse: the results of rules are made by hand."""
+    for axis in over:
+        if left.shape[axis] != right.shape[axis]:
+            raise RuntimeError(
+                f"a product sums over {left.shape[axis]} and {right.shape[axis]} positions, "
+                "expected equally many"
+            )
 
 
 def _is_proven(tape: Tape) -> bool:

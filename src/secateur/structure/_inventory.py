@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from secateur.errors import TraceError
 from secateur.structure._label import Ids, axis_label
 from secateur.structure._structure import TensorInfo
 from secateur.structure._tape import Info, Tape
@@ -37,11 +39,20 @@ def take_inventory(model: nn.Module) -> Inventory:
 
     Returns:
         Its tensors under their canonical names.
+
+    Raises:
+        TraceError: A lazy layer has not made its parameters yet.
     """
     aliases: dict[str, list[str]] = {}
     tensors: dict[str, Tensor] = {}
     names: dict[int, str] = {}
     for name, tensor in named_tensors(model).items():
+        if is_lazy(tensor):
+            raise TraceError(
+                f"{name} is not made yet: its layer is lazy and has seen no input. Expected a "
+                "model whose parameters have shapes. Call it once, as in `model(*inputs)`, and "
+                "make its optimizer after that."
+            )
         first = names.setdefault(id(tensor), name)
         tensors.setdefault(first, tensor)
         aliases.setdefault(first, []).append(name)

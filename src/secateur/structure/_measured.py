@@ -8,8 +8,8 @@ size would change values: the axis then has to keep its size.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from secateur.structure._label import Label
@@ -90,20 +90,39 @@ def flat_sizes(sizes: Sequence[Any]) -> Sequence[Any]:
     return sizes[0] if sizes and isinstance(sizes[0], (tuple, list)) else sizes
 
 
-def keep_sizes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+def keep_sizes(tape: Tape, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Fix the axes whose sizes a function of PyTorch was given as numbers to compute with.
 
+    Where it was given them as sizes of something else, that only fits while both go together.
+
     Args:
+        tape: Where such sizes are noted.
         name: Name of the function.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
     """
+    if name in SIZED:
+        numbers = _numbers_in((*args[1:], *kwargs.values()))
+        origins = [o for n in numbers if isinstance(n, Measured) for o in n.origins]
+        if origins:
+            labels = tuple(origin.label for origin in origins)
+            tape.doubts.append(replace(tape.nodes[-1], labels=labels))
     if name in _ONLY_PLACES:
         return
     for value in (*args, *kwargs.values()):
         if isinstance(value, Measured):
             for origin in value.origins:
                 origin.keep_size()
+
+
+def _numbers_in(values: Sequence[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (tuple, list)):
+            yield from _numbers_in(value)
+        elif isinstance(value, slice):
+            yield from (value.start, value.stop)
+        else:
+            yield value
 
 
 def _plain(number: Any) -> Any:

@@ -376,8 +376,8 @@ def _failure(error: Exception, tape: Tape) -> Violation:
     if isinstance(error, SecateurError):
         message = str(error)
     else:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        message = f"does not run at another size: {first}"
+        said = str(error).splitlines() or [f"{type(error).__name__} without a message"]
+        message = f"does not run at another size: {said[0]}"
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from secateur.nn import SlimMultiheadAttention
 from secateur.structure._autocast import autocast_on_meta
+from secateur.structure._chance import seeded
 from secateur.structure._inventory import named_modules
 from secateur.structure._made import label_made, remember_shape
 from secateur.structure._measured import keep_sizes
@@ -32,6 +34,7 @@ from secateur.structure._stored import marked, note_uses
 from secateur.structure._tape import Info, Tape
 from secateur.structure._ties import note_ties
 from secateur.structure._tracer import Tracer
+from secateur.structure._unread import check_read
 from secateur.structure._untold import note_untold
 from secateur.structure._watch import watched_calls, watched_reads
 from secateur.structure.rules import attach_info, info_of, is_plain_sum, keep_scale
@@ -74,11 +77,13 @@ class Stage:
         """Exchange tensors for twins and set the mode; undo everything on the way out."""
         modules = {id(module): module for module in self._modules.values()}.values()
         saved = [(m, dict(m.__dict__), type(m)) for m in modules]
+        checks = Distribution._validate_args
         hooks = [state[name] for _, state, _ in saved for name in _HOOKS]
         registered = [dict(own) if own else _NOTHING for own in hooks]
         fastpath = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)
+            Distribution.set_default_validate_args(False)  # it looks at every number
             shapes = [shapes_of(state) for _, state, _ in saved] if self._is_resized else []
             for module, state, _ in saved:
                 self._exchange(module, state, training)
@@ -89,6 +94,7 @@ class Stage:
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fastpath)
+            Distribution.set_default_validate_args(checks)
             for module, state, kind in saved:
                 object.__setattr__(module, "__class__", kind)
                 module.__dict__.clear()
@@ -204,7 +210,8 @@ class Stage:
 
         functions = _Functions(tape, tracer)
         watch = watched_calls(leave, enter), watched_reads(read)
-        with watch[0], watch[1], autocast_on_meta(), torch.no_grad(), functions, tracer:
+        quiet = autocast_on_meta(), torch.no_grad(), seeded()
+        with watch[0], watch[1], quiet[0], quiet[1], quiet[2], functions, tracer:
             output = self.model(*args, **kwargs)
         for tensor in memory.results(output):
             tape.freeze(info_of(tensor).labels, "is an output of the model")
@@ -249,13 +256,22 @@ class _Functions(TorchFunctionMode):
     ) -> Any:
         """Note the call and carry it out."""
         name, options = getattr(func, "__name__", ""), kwargs or {}
+        check_read((*args, *options.values()))
         self._tape.function = (name, args)
+        try:
+            return self._carried_out(func, name, args, options)
+        finally:
+            self._tape.function = ("", ())
+
+    def _carried_out(self, func: Any, name: str, args: tuple[Any, ...], options: Any) -> Any:
         stack = self._tracer.stack
         place = self._tape.calls[stack[-1]].path if stack else "", name
         self._tape.ordinal = self._counts[place]
         self._counts[place] += 1
         if func in _READS:
             return self._tracer.read(args[0], func, args[1:], options)
+        if func is Tensor.item:
+            return self._tracer.item(args[0])
         if func in _WHOLE or (func is torch.einsum and is_plain_sum(args)):
             # Below autograd, PyTorch hands composite operations on before it takes them apart.
             with torch._C._AutoDispatchBelowAutograd():
@@ -264,7 +280,7 @@ class _Functions(TorchFunctionMode):
         label_made(self._tape, name, args, options, out)
         note_uses(self._tape, name, args, options, out)
         note_ties(self._tape, name, args, options, out)
-        keep_sizes(name, args, options)
+        keep_sizes(self._tape, name, args, options)
         if func is F.scaled_dot_product_attention:
             keep_scale(self._tape, args, options)
         return remember_shape(self._tape, func, name, args, out)

@@ -25,6 +25,7 @@ from secateur.structure._explain import Grounds
 from secateur.structure._heads import head_reshapes
 from secateur.structure._inventory import Inventory, fresh_twins, take_inventory
 from secateur.structure._label import Ids
+from secateur.structure._mode import watched_mode
 from secateur.structure._proof import Violation, find_violation
 from secateur.structure._solve import Solution, solve
 from secateur.structure._split import Place
@@ -51,7 +52,8 @@ def trace(
 
     The forward runs once, on meta tensors: nothing is computed, no memory is taken for weights,
     and the model is left as it was. A model with parameters that the forward in evaluation mode
-    does not use (auxiliary heads), or with a router, runs once more in training mode.
+    does not use (auxiliary heads), with a router, or whose code branches on `self.training`, runs
+    once more in training mode.
 
     Args:
         model: Any module.
@@ -159,15 +161,24 @@ def _recorded(
     inventory = take_inventory(model)
     tape = Tape(allowance=allowance, inside=inside)
     stage = Stage(model, fresh_twins(inventory, tape), inventory.names)
-    _run(stage, tape, example, training=False)
+    with watched_mode() as reads:
+        _run(stage, tape, example, training=False)
     used = {name for node in tape.nodes for name in node.tensors}
     parameters = {name for name, info in inventory.infos.items() if info.is_parameter}
-    if parameters <= used and not tape.choices:
-        places, statistics = (places_of(tape.nodes),), (tuple(tape.statistics),)
-        return _Run(inventory, tape, tape.nodes, places, (False,), statistics)
+    once = _Run(
+        inventory, tape, tape.nodes, (places_of(tape.nodes),), (False,), (tuple(tape.statistics),)
+    )
+    if parameters <= used and not reads.has_branch and not tape.choices:
+        return once
     second = tape.second_pass()
-    _run(stage, second, example, training=True)
-    tape.num_ids = second.num_ids
+    try:
+        _run(stage, second, example, training=True)
+    except TraceError:
+        if parameters <= used:
+            return once  # training may need what the example does not have, such as targets
+        raise
+    finally:
+        tape.num_ids = second.num_ids
     return _Run(
         inventory=inventory,
         tape=tape,

@@ -19,6 +19,7 @@ from secateur.errors import TraceError
 from secateur.structure._label import Label
 from secateur.structure._own_code import is_own_code
 from secateur.structure._tape import CONSTANT_ID, Info, Node, Tape
+from secateur.structure._unread import refuse, unread
 from secateur.structure._values import (
     MAX_ELEMENTS,
     Values,
@@ -48,6 +49,7 @@ _LAYOUT_NUMBERS = {
     "new_ones", "new_empty", "new_full", "empty_like", "_to_copy", "clone",
 }  # fmt: skip
 
+_READ = "a Python number is read from computed data"
 _WRITTEN = "secateur.written"
 """What stands in the graph for a tensor after a view of it was written to."""
 
@@ -246,19 +248,19 @@ class Tracer(TorchDispatchMode):
 
     def _scalar(self, value: Any) -> Any:
         if value is None:
-            reason = self.tape.reason("a Python number is read from computed data")
-            raise TraceError(
-                f"The forward cannot be traced: {reason}. Expected control flow that does not "
-                "depend on the data: another branch could use other units. Decide before the call "
-                "and pass the answer to the model as an argument, write the choice as torch.where, "
-                "or trace the part of the model without it."
-            )
+            refuse(self.tape.reason(_READ))
         return value
 
     def read(self, tensor: Tensor, func: Any, args: Any, kwargs: Any) -> Any:
         """Hand the content of a tensor to Python, as `torch.Tensor.tolist` does."""
         fix_references(self.tape, [info_of(tensor)])
         return func(self._scalar(self.values.known(tensor)), *args, **kwargs)
+
+    def item(self, tensor: Tensor) -> Any:
+        """Hand the one number of a tensor to Python, if that is known."""
+        fix_references(self.tape, [info_of(tensor)])
+        value = self.values.known(tensor)
+        return unread(self.tape.reason(_READ)) if value is None else value.item()
 
     def _sign(self, result: Tensor, node: Node, value: Any) -> None:
         info = info_of(result)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -87,13 +87,44 @@ def _assumed(name: str, args: Any, tensors: Sequence[Tensor]) -> Tensor | None:
 
     Returns:
         A coin that decides for the layer; all positions where data choose some, so that each expert
-        gets every token, and no fewer; None for anything else.
+        gets every token, and no fewer; that nothing is infinite or not a number; None for anything
+        else.
     """
+    if name in _OF_FINITE and tensors[0].numel() <= MAX_ELEMENTS:
+        return _OF_FINITE[name](args)
     if name == "aten::rand" and math.prod(args[0]) == 1:
         return torch.full(args[0], _ALMOST_ONE)
     if name == "aten::nonzero" and tensors[0].numel() <= MAX_ELEMENTS:
         return torch.ones(tensors[0].shape, dtype=torch.bool).nonzero()
     return None
+
+
+def _is_no_number(args: Any) -> Tensor:
+    return torch.zeros(args[0].shape, dtype=torch.bool)
+
+
+def _equals(args: Any) -> Tensor | None:
+    """Compare with itself, as a number that is finite, or with infinity."""
+    x, other = args
+    if x is not other and not (isinstance(other, float) and math.isinf(other)):
+        return None
+    return torch.full(x.shape, x is other)
+
+
+def _differs(args: Any) -> Tensor | None:
+    equal = _equals(args)
+    return None if equal is None else ~equal
+
+
+_OF_FINITE: Mapping[str, Callable[[Any], Tensor | None]] = {
+    "aten::isnan": _is_no_number,
+    "aten::isinf": _is_no_number,
+    "aten::isposinf": _is_no_number,
+    "aten::isneginf": _is_no_number,
+    "aten::eq": _equals,
+    "aten::ne": _differs,
+}
+"""What questions answer that `isfinite` and its like are made of."""
 
 
 def as_positions(indices: Sequence[Tensor | None]) -> list[Tensor | None]:

@@ -109,11 +109,12 @@ def _vanished(evidence: Evidence, live: Live) -> tuple[Positions, ...]:
 
 
 def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[StoredSize]) -> Variant:
-    """Describe the model with one more unit in every family that has several.
+    """Describe the model with one more unit in every family that has several, or two.
 
     A larger model shows a stale size as a smaller one does, and no family comes down to one unit,
     which would hide the order of its positions. The new unit is a twin of the middle one: its
-    positions follow the original's, run by run, with ids of their own.
+    positions follow the original's, run by run, with ids of their own. A family that a number
+    follows gets two: others that only fit while they are as large then show, too.
 
     Args:
         evidence: Wiring of the original.
@@ -125,10 +126,14 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
     """
     count = len(evidence.component)
     twinned = np.zeros(count, dtype=bool)
-    for family in families:
-        if family.num_units > 1:
-            member = family.members[0]
-            position = int(member.index[family.num_units // 2, 0])
+    followed = {family for number in stored for family, _ in number.size.multiplicity}
+    counts = []
+    for number, family in enumerate(families):
+        more = 0 if family.num_units == 1 else 1 + (number in followed)
+        counts.append(family.num_units + more)
+        member = family.members[0]
+        for k in range(more):
+            position = int(member.index[(family.num_units // 2 + k) % family.num_units, 0])
             own = evidence.component[evidence.ranges[member.tensor, member.axis][position]]
             twinned |= evidence.component == own
 

@@ -54,15 +54,14 @@ class LiveNorms(TorchFunctionMode):
         super().__init__()
         tensors = named_tensors(model)
         self._statistics = LiveStatistics(model, structure, live)
-        self._live: dict[int, Tensor] = {}
+        self._gone: dict[int, list[tuple[int, Tensor]]] = {}
         for family, live_U in zip(structure.families, live.units, strict=True):
             if family.inexact is None:
                 continue
             for member in family.members:
                 tensor = tensors[member.tensor]
-                if tensor.dim() == 1:
-                    mask_C = self._live.setdefault(id(tensor), torch.ones_like(tensor))
-                    mask_C[member.index[~live_U].flatten().to(tensor.device)] = 0.0
+                gone = member.index[~live_U].flatten().to(tensor.device)
+                self._gone.setdefault(id(tensor), []).append((member.axis, gone))
 
     def __torch_function__(
         self,
@@ -79,9 +78,12 @@ class LiveNorms(TorchFunctionMode):
         norm = _NORMS.get(func)
         if norm is not None:
             values = dict(zip(_ARGUMENTS[func], args, strict=False)) | given
-            live_C = self._live.get(id(values.get("weight")))
-            if live_C is not None:
-                return norm(live_C, **values)
+            gone = self._gone.get(id(values.get("weight")))
+            if gone is not None:
+                live = torch.ones_like(values["weight"])
+                for axis, positions in gone:
+                    live.index_fill_(axis, positions, 0.0)
+                return norm(live, **values)
         return func(*args, **given)
 
     def __enter__(self) -> LiveNorms:
@@ -97,28 +99,30 @@ class LiveNorms(TorchFunctionMode):
 
 
 def _layer_norm(
-    live_C: Tensor,
+    live: Tensor,
     input: Tensor,
     normalized_shape: Any,
     weight: Tensor,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    mean = (input * live_C).sum(-1, keepdim=True) / live_C.sum()
-    variance = ((input - mean).square() * live_C).sum(-1, keepdim=True) / live_C.sum()
+    axes = tuple(range(-live.dim(), 0))
+    mean = (input * live).sum(axes, keepdim=True) / live.sum()
+    variance = ((input - mean).square() * live).sum(axes, keepdim=True) / live.sum()
     result = (input - mean) / (variance + eps).sqrt() * weight
     return result if bias is None else result + bias
 
 
 def _rms_norm(
-    live_C: Tensor,
+    live: Tensor,
     input: Tensor,
     normalized_shape: Any,
     weight: Tensor,
     eps: float | None = None,
 ) -> Tensor:
     eps = torch.finfo(input.dtype).eps if eps is None else eps
-    mean = (input.square() * live_C).sum(-1, keepdim=True) / live_C.sum()
+    axes = tuple(range(-live.dim(), 0))
+    mean = (input.square() * live).sum(axes, keepdim=True) / live.sum()
     return input / (mean + eps).sqrt() * weight
 
 

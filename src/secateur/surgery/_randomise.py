@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
 
 def randomise_(model: nn.Module, generator: torch.Generator) -> None:
@@ -19,6 +20,8 @@ def randomise_(model: nn.Module, generator: torch.Generator) -> None:
         generator: Source of the values, on the CPU.
     """
     for parameter in model.parameters():
+        if is_lazy(parameter):
+            continue  # which the trace will refuse
         if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
             _fill_(parameter, generator)
     for module in model.modules():

@@ -76,7 +76,7 @@ class Steady(TorchFunctionMode):
     def _even(self, func: Callable[..., Any], args: tuple[Any, ...], given: Values) -> Tensor:
         """Draw one number for all positions of a sample."""
         out: Tensor = func(*args, **given)
-        if func is Tensor.exponential_:
+        if func in _POSITIVE:
             return out.fill_(1.0)
         if func in _UNIFORM:
             return out.fill_(_ALMOST_ONE) if out.is_floating_point() else out
@@ -133,8 +133,9 @@ def _grouped_product(
 _ALMOST_ONE = 1 - 2**-24
 _RECURRENT = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
 _UNIFORM = frozenset({torch.rand, torch.rand_like, Tensor.uniform_})
-_SAMPLES = _UNIFORM | {
-    Tensor.exponential_, torch.randn, torch.randn_like, torch.normal, Tensor.normal_
+_POSITIVE = frozenset({Tensor.exponential_, Tensor.log_normal_})
+_SAMPLES = _UNIFORM | _POSITIVE | {
+    torch.randn, torch.randn_like, torch.normal, Tensor.normal_, Tensor.cauchy_,
 }  # fmt: skip
 _DROPOUTS = frozenset(
     {

@@ -192,7 +192,7 @@ def _examples(model: nn.Module, structure: Structure, generator: torch.Generator
 
 
 def _run(model: nn.Module, example: Example, *, training: bool) -> list[Tensor]:
-    """Call a model without chance, and without moving the running statistics of its norms.
+    """Call a model without chance, and without moving what it holds, such as running statistics.
 
     Args:
         model: The model.
@@ -206,8 +206,11 @@ def _run(model: nn.Module, example: Example, *, training: bool) -> list[Tensor]:
         UsageError: It returns none.
     """
     args, kwargs = map_tensors(Tensor.clone, example)
-    saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    listed = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    held = (*model.parameters(), *model.buffers())
+    saved = [(tensor, tensor.detach().clone()) for tensor in held]
+    # A scripted module lists its buffers in something else, which nothing is put in.
+    tables = (module._buffers for module in model.modules() if type(module._buffers) is dict)
+    listed = [(own, dict(own)) for own in tables]
     model.train(training)
     try:
         with torch.no_grad(), Steady(), watched_memory() as memory:
@@ -215,8 +218,8 @@ def _run(model: nn.Module, example: Example, *, training: bool) -> list[Tensor]:
     finally:
         for own, before in listed:
             own.update(before)
-        for buffer, value in saved:
-            buffer.copy_(value)
+        for tensor, value in saved:
+            tensor.data.copy_(value)
     found = memory.results(output)
     if not found:
         raise UsageError(

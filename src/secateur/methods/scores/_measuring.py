@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from secateur.gates import pairing
 from secateur.methods._evaluating import evaluating
 
 
@@ -74,4 +75,6 @@ def sensitivities(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
 
 def _sensitivity(parameter: nn.Parameter) -> Tensor:
     weight = parameter.detach()
-    return torch.zeros_like(weight) if parameter.grad is None else (weight * parameter.grad).abs()
+    if parameter.grad is None:
+        return torch.zeros_like(weight.real)
+    return pairing(weight, parameter.grad).abs()

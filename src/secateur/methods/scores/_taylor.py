@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from secateur.gates import Gates
+from secateur.gates import Gates, pairing
 from secateur.methods.scores._live_units import only_live
 from secateur.methods.scores._measuring import measuring, take_gradients
 from secateur.methods.scores._protocol import Subject
@@ -96,5 +96,5 @@ def _squared_products(subject: Subject, names: Collection[str]) -> dict[str, Ten
             num_batches += 1
             for name, parameter in parameters.items():
                 if parameter.grad is not None:
-                    squares[name] += (parameter.detach() * parameter.grad).double().square()
+                    squares[name] += pairing(parameter.detach(), parameter.grad).double().square()
     return {name: square / num_batches for name, square in squares.items()}

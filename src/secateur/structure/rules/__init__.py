@@ -2,6 +2,7 @@
 
 from secateur.structure.rules._attention import attention, keep_scale
 from secateur.structure.rules._choosing import choose
+from secateur.structure.rules._complex import fourier
 from secateur.structure.rules._contraction import product
 from secateur.structure.rules._convolution import convolution
 from secateur.structure.rules._einsum import is_plain_sum
@@ -20,6 +21,7 @@ from secateur.structure.rules._routing import grouped_product
 from secateur.structure.rules._selecting import select
 from secateur.structure.rules._shuffling import shuffle
 from secateur.structure.rules._slicing import slice_axis
+from secateur.structure.rules._squeezing import squeeze
 from secateur.structure.rules._weights import weight_norm
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "convolution",
     "fix_references",
     "follow_references",
+    "fourier",
     "grouped_product",
     "index",
     "info_of",
@@ -49,6 +52,7 @@ __all__ = [
     "shuffle",
     "slice_axis",
     "spatial",
+    "squeeze",
     "view",
     "weight_norm",
 ]

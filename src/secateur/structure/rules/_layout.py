@@ -100,7 +100,8 @@ def doubt_sizes(call: Call, labels: Sequence[Label]) -> None:
     """Note that the model itself gave labelled axes a size, which it may keep as a number."""
     name, arguments = call.tape.function
     node = call.tape.nodes[-1]
-    if name not in SIZED or (node.call >= 0 and call.tape.calls[node.call].proven):
+    # What runs outside of any function of PyTorch is scripted, and sizes are numbers there.
+    if (name and name not in SIZED) or (node.call >= 0 and call.tape.calls[node.call].proven):
         return
     sizes = flat_sizes(arguments[1:])
     if name in ("view", "reshape", "expand") and all(
@@ -146,36 +147,11 @@ def permute(call: Call) -> Tensor:
 @rule("unsqueeze", "unsqueeze_")
 def unsqueeze(call: Call) -> Tensor:
     """Insert an axis of size 1, which carries no label."""
-    source = call.args[0]
-    place = call.args[1] % (source.ndim + 1)
-    target = [a if a < place else a + 1 for a in range(source.ndim)]
+    ndim = call.args[0].ndim
+    place = call.args[1] % (ndim + 1)
+    target = [a if a < place else a + 1 for a in range(ndim)]
     out = call.run()
-    return call.keep_name(call.put(out, [x.moved(target, source.ndim + 1) for x in call.labels()]))
-
-
-@rule("squeeze", "squeeze_")
-def squeeze(call: Call) -> Tensor:
-    """Drop axes of size 1; a labelled one stays in the ids of the axes around it."""
-    source = call.args[0]
-    shape = tuple(source.shape)
-    axes = positive_axes(call.arg(1, "dim"), source.ndim)
-    gone = frozenset(a for a in axes if shape[a] == 1)
-    out = call.run()
-    return call.keep_name(call.put(out, _dropped(call, call.labels(), gone, out.ndim)))
-
-
-def _dropped(call: Call, labels: Sequence[Label], gone: frozenset[int], ndim: int) -> list[Label]:
-    """Remove axes (reduced to one index) from labels; labels on those axes alone are fixed."""
-    result = []
-    for label in labels:
-        if label.axes <= gone:
-            call.tape.freeze([label], "is picked at a fixed position")
-            continue
-        left = label.without(gone & label.axes)
-        kept = iter(range(ndim))
-        target = [-1 if a in gone else next(kept) for a in range(left.ids.ndim)]
-        result.append(left.moved(target, ndim))
-    return result
+    return call.keep_name(call.put(out, [x.moved(target, ndim + 1) for x in call.labels()]))
 
 
 @rule("expand", "broadcast_to")
@@ -255,12 +231,14 @@ def split(call: Call) -> Any:
     return outs
 
 
-@rule("flip", "roll")
+@rule("flip", "roll", "rot90")
 def rearrange(call: Call) -> Tensor:
     """Reverse or rotate axes; on a labelled axis the positions are no longer independent."""
     source = call.args[0]
     if call.func._schema.name == "aten::roll":
         axes = positive_axes(call.arg(2, "dims") or None, source.ndim)
+    elif call.func._schema.name == "aten::rot90":
+        axes = positive_axes(call.arg(2, "dims", [0, 1]), source.ndim)
     else:
         axes = positive_axes(call.args[1], source.ndim)
     labels = []
@@ -269,7 +247,7 @@ def rearrange(call: Call) -> Tensor:
             call.tape.freeze([label], "is reversed or rotated along its own axis")
         else:
             labels.append(call.tape.join_along(label, axes))
-    return call.put(call.run(), labels)
+    return call.keep_name(call.put(call.run(), labels))
 
 
 @rule("repeat", "tile")
@@ -306,7 +284,7 @@ def repeat_interleave(call: Call) -> Tensor:
     )
 
 
-@rule("as_strided", "unfold", "diagonal", "tril", "triu", "view_as_real", "view_as_complex")
+@rule("as_strided", "unfold", "diagonal", "tril", "triu")
 def strided(call: Call) -> Tensor:
     """Address memory in a pattern that labels cannot follow on labelled axes of equal shape."""
     source = call.args[0]

@@ -216,11 +216,19 @@ def _started(call: Call, given: Tensor, labels: tuple[Label, ...]) -> tuple[Labe
     if not _is_blank(call, given):
         call.tape.freeze(labels, "starts from a state of fixed size")
         return ()
-    maker = info_of(given).node
-    made_by = call.tape.nodes[maker].call if maker is not None and maker >= 0 else -1
-    if made_by < 0 or not call.tape.calls[made_by].standard:
+    if not _is_made_by_layer(call, given):
         call.tape.doubts.append(call.tape.nodes[-1])
     return labels
+
+
+def _is_made_by_layer(call: Call, state: Tensor) -> bool:
+    """Tell whether a standard layer made a state, rather than reordered one it was given."""
+    made = info_of(state).node
+    if made is None or made < 0:
+        return False
+    maker = call.tape.nodes[made]
+    is_new = maker.operation in _BLANK
+    return is_new and maker.call >= 0 and call.tape.calls[maker.call].standard
 
 
 def _is_blank(call: Call, tensor: Tensor) -> bool:

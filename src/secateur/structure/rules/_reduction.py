@@ -12,7 +12,13 @@ from secateur.structure._label import Label
 from secateur.structure.rules._layout import part_of
 from secateur.structure.rules._norm import mixed, note_statistics
 from secateur.structure.rules._pointwise import pointwise
-from secateur.structure.rules._registry import Call, empty_like_shape, positive_axes, rule
+from secateur.structure.rules._registry import (
+    Call,
+    empty_like_shape,
+    info_of,
+    positive_axes,
+    rule,
+)
 
 
 @rule("mean", "var", "std", "var_mean", "std_mean")
@@ -46,6 +52,8 @@ def reduction(call: Call) -> Any:
     if len(call.args) > 1 and isinstance(call.args[1], Tensor):
         return pointwise(call)  # max(a, b) and min(a, b)
     axes, keepdim = _axes_and_keepdim(call)
+    if _is_same_of_any_part(call):
+        return _finish(call, [y for y in call.labels() if not y.axes & axes], axes, keepdim)
     message = "is reduced over, so the result depends on every unit"
     return _finish(call, reduced(call.tape, call.labels(), axes, message), axes, keepdim)
 
@@ -61,6 +69,14 @@ def length(call: Call) -> Any:
     inner = mixed(call, call.labels(), axes)
     note_statistics(call, inner, axes)
     return _finish(call, [y for y in inner if not y.axes <= axes], axes, keepdim)
+
+
+def _is_same_of_any_part(call: Call) -> bool:
+    """Tell whether the question is whether all or any are so, where all or none are."""
+    value = info_of(call.args[0]).value
+    if value is None or call.func._schema.name not in {"aten::all", "aten::any"}:
+        return False
+    return value.numel() > 0 and bool((value == value.flatten()[0]).all())
 
 
 def _axes_and_keepdim(call: Call) -> tuple[frozenset[int], bool]:
