@@ -13,6 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from secateur.structure._tape import CONSTANT_ID, Node, Tape
 from secateur.structure._tracer import is_own_code
 from secateur.structure._variant import Variant, smaller
 
+_LABELS = str(Path(np.__file__).parent)
 _JOINED = "joins units that were apart in the larger model"
 
 
@@ -43,6 +45,7 @@ class Violation:
         line: Line in it.
         module: Path of the module.
         operation: Name of the operation.
+        of_labels: Whether it is labels that do not fit, which says nothing of other modules' calls.
     """
 
     message: str
@@ -50,6 +53,7 @@ class Violation:
     line: int
     module: str
     operation: str
+    of_labels: bool = False
 
     def __str__(self) -> str:
         source = f"{self.file}:{self.line}" if self.file else ""
@@ -322,14 +326,13 @@ def _failure(error: Exception, tape: Tape) -> Violation:
         message = str(error)
     else:
         message = f"does not run at another size: {str(error).splitlines()[0]}"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not is_own_code(frame.filename)
-    ]
+    calls = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in calls if not is_own_code(frame.filename)]
     last = tape.nodes[-1] if tape.nodes else None
     module = last.module if last else ""
     operation = last.operation if last else ""
     if not frames:
         return Violation(message, "", 0, module, operation)
-    return Violation(message, frames[-1].filename, frames[-1].lineno or 0, module, operation)
+    of_labels = calls[-1].filename.startswith(_LABELS)
+    file, line = frames[-1].filename, frames[-1].lineno or 0
+    return Violation(message, file, line, module, operation, of_labels)
