@@ -13,6 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from secateur.structure._structure import Live, Reason, Structure
 from secateur.structure._tape import CONSTANT_ID, Node, Tape
 from secateur.structure._variant import Variant, smaller
 
+_LABELS = str(Path(np.__file__).parent)
 _JOINED = "joins units that were apart in the larger model"
 
 
@@ -44,6 +46,7 @@ class Violation:
         module: Path of the module.
         operation: Name of the operation.
         ids: The ids that are wrong, where that is known.
+        of_labels: Whether it is labels that do not fit, which says nothing of other modules' calls.
     """
 
     message: str
@@ -52,6 +55,7 @@ class Violation:
     module: str
     operation: str
     ids: Ids | None = None
+    of_labels: bool = False
 
     def __str__(self) -> str:
         source = f"{self.file}:{self.line}" if self.file else ""
@@ -378,14 +382,13 @@ def _failure(error: Exception, tape: Tape) -> Violation:
     else:
         said = str(error).splitlines() or [f"{type(error).__name__} without a message"]
         message = f"does not run at another size: {said[0]}"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not is_own_code(frame.filename)
-    ]
+    calls = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in calls if not is_own_code(frame.filename)]
     last = tape.nodes[-1] if tape.nodes else None
     module = last.module if last else ""
     operation = last.operation if last else ""
     if not frames:
         return Violation(message, "", 0, module, operation)
-    return Violation(message, frames[-1].filename, frames[-1].lineno or 0, module, operation)
+    of_labels = calls[-1].filename.startswith(_LABELS)
+    file, line = frames[-1].filename, frames[-1].lineno or 0
+    return Violation(message, file, line, module, operation, of_labels=of_labels)

@@ -328,11 +328,14 @@ class _Trial:
         same_line = [n for n in nodes if (n.file, n.line) == line]
         same_module = [n for n in nodes if n.module == violation.module]
         here = [n for n in same_line if n.module == violation.module and line not in self._failed]
-        self._failed.add(line)
-        doubts = self._recorded.tape.doubts
+        wider = [same_line, same_module]
+        if violation.of_labels:
+            wider.reverse()
+        else:
+            self._failed.add(line)
         met = [
             [label.ids.ravel() for node in suspects for label in node.labels]
-            for suspects in (here, same_line, same_module, doubts)
+            for suspects in (here, *wider, self._recorded.tape.doubts)
         ]
         if violation.ids is not None:
             met.insert(0, [violation.ids % len(self.solution.component)])

@@ -163,7 +163,6 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
     ids = {key: doubled(own, 0, twinned[own]) for key, own in evidence.ranges.items()}
     made = {key: doubled(own, 0, twinned[own]) for key, own in evidence.made.items()}
     lone = np.array([family.num_units == 1 for family in families] + [False])
-    counts = [family.num_units + (family.num_units > 1) for family in families]
     numbers = _numbers(stored, counts)
     return Variant(extended, ids, made, lone, True, np.arange(2 * count), expected, stored=numbers)
 
@@ -185,8 +184,8 @@ def narrowed(
         The variant.
     """
     units = [torch.ones(family.num_units, dtype=torch.bool) for family in families]
-    for number, live_U in enumerate(units):
-        live_U[1 + number % 3 : -1] = False
+    for number, (family, live_U) in enumerate(zip(families, units, strict=True)):
+        live_U[max(1 + number % 3, family.fewest - 1) : -1] = False
     live = Live(units=tuple(units), layers=torch.ones(0, dtype=torch.bool))
     numbers = _numbers(stored, live.counts.tolist())
     return replace(smaller(evidence, families, live), stored=numbers)
