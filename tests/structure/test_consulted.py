@@ -27,6 +27,8 @@ class _Reading(nn.Module):
         self.layer = layer
 
     def forward(self, x):
+        for branch in self.branches:
+            assert not hasattr(branch, "hook")
         x = self.stem(x.to(self.branches[self.layer].fc1.weight.dtype))
         for branch in self.branches:
             x = x + branch(x)

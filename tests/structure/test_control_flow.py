@@ -97,9 +97,14 @@ def _sampled(x):
 @pytest.mark.parametrize("between", [_checked, _sampled])
 def test_questions_whether_numbers_are_finite_fix_nothing(between):
     model = Net(lambda net, x: between(x))
-    assert [f.num_units for f in trace(model, X).families] == [8, 6]
-    assert verify(model, X).num_units == 7
-    assert torch.distributions.Distribution._validate_args
+    before = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(True)
+    try:
+        assert [f.num_units for f in trace(model, X).families] == [8, 6]
+        assert verify(model, X).num_units == 7
+        assert torch.distributions.Distribution._validate_args
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
 
 
 def test_a_number_of_data_may_be_kept_and_printed():

@@ -129,7 +129,8 @@ def larger(evidence: Evidence, families: Sequence[Family], stored: Sequence[Stor
     followed = {family for number in stored for family, _ in number.size.multiplicity}
     counts = []
     for number, family in enumerate(families):
-        more = 0 if family.num_units == 1 else 1 + (number in followed)
+        # With a twin of every unit, any axis of a joint label could be the one that grows.
+        more = min(family.num_units - 1, 1 + (number in followed))
         counts.append(family.num_units + more)
         member = family.members[0]
         for k in range(more):

@@ -45,8 +45,9 @@ def watched_reads(read: Callable[[nn.Module, str], None]) -> Generator[None]:
     own = nn.Module.__getattr__
 
     def watched(module: nn.Module, name: str) -> Any:
+        found = own(module, name)  # what is asked for and is not there is not read
         read(module, sys._getframe(1).f_code.co_filename)
-        return own(module, name)
+        return found
 
     setattr(nn.Module, "__getattr__", watched)  # noqa: B010
     try:
