@@ -61,6 +61,7 @@ def families(
     inside = set(units.family[inside_heads(tape, solution.component)].tolist())
     fewest = {int(units.family[one]): count for one, count in solution.fewest.items()}
     picked = {pick.tensor for pick in tape.picks}
+    blocks = {n for ids in tape.blocks for n in units.family[solution.component[ids]].tolist()}
     names: dict[str, int] = {}
     result = []
     for number, (own, size) in enumerate(zip(members, units.sizes, strict=True)):
@@ -69,6 +70,8 @@ def families(
         kind = _kind(maker, tensors, picked)
         if is_chosen or number in inside:
             kind = "expert" if is_chosen else "dimension"
+        elif kind == "head" and number in blocks:
+            kind = "neuron"
         base = maker.tensor.rpartition(".")[0] or maker.tensor
         names[base] = names.get(base, 0) + 1
         result.append(

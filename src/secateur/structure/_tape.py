@@ -179,6 +179,7 @@ class Tape:
         shared: Ids that are weighed against each other, and why they stay unless some are chosen.
         choices: Choices among units.
         picks: Where choices pick slices of stored tensors.
+        blocks: Ids of widths whose positions leave several at a time.
         shares: Nodes that read the positions one unit was chosen for, and the number of units.
         consumed: Ids of weight slices that multiply the units they belong to.
         joints: Labels that came to vary on several axes.
@@ -215,6 +216,7 @@ class Tape:
     shared: list[tuple[Ids, Reason]] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
     picks: list[Pick] = field(default_factory=list)
+    blocks: list[Ids] = field(default_factory=list)
     shares: dict[int, int] = field(default_factory=dict)
     consumed: list[Ids] = field(default_factory=list)
     joints: list[Label] = field(default_factory=list)

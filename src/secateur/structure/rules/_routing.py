@@ -79,6 +79,7 @@ def _unite_blocks(call: Call, label: Label) -> None:
         return
     blocks = label.ids.reshape(-1, _BLOCK)
     call.tape.join(blocks, blocks[:, :1])
+    call.tape.blocks.append(blocks.ravel())
 
 
 def _same_in_every_group(call: Call, weights: Tensor, ends: Tensor | None) -> list[Label]:
