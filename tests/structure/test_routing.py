@@ -137,6 +137,25 @@ class _OneOfThem(_Gathering):
         return self.mixed(x, torch.ones(chosen.shape, dtype=x.dtype), chosen)
 
 
+class _Nearest(_Gathering):
+    """Chooses the experts with the smallest numbers."""
+
+    def forward(self, x):
+        distances, chosen = self.gate(x).square().topk(self.chosen, -1, False)
+        return self.mixed(x, (-distances).softmax(-1), chosen)
+
+
+class _Twice(_Gathering):
+    """Chooses the best expert, and the best of the others."""
+
+    def forward(self, x):
+        scores = self.gate(x)
+        first = scores.argmax(-1, keepdim=True)
+        second = scores.scatter(-1, first, -torch.inf).argmax(-1, keepdim=True)
+        chosen = torch.cat([first, second], dim=-1)
+        return self.mixed(x, scores.softmax(-1).gather(-1, chosen), chosen)
+
+
 class _ByNumber(_Looping):
     """Asks for experts by numbers of its own."""
 
@@ -217,7 +236,7 @@ def test_a_mixture_without_some_experts_is_one_that_cannot_choose_them(experts):
     assert (net(x) - expected).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("experts", [*MIXTURES, _OneOfThem])
+@pytest.mark.parametrize("experts", [*MIXTURES, _OneOfThem, _Nearest, _Twice])
 def test_mixtures_agree_with_masked_ones(experts):
     result = verify(_net(experts()), torch.randn(16, 4), allow_inexact=True)
     assert result.num_units >= 2
@@ -229,6 +248,13 @@ def test_experts_stay_by_default_since_others_are_chosen_in_their_place(experts)
     structure = trace(_net(experts()), torch.randn(6, 4))
     reasons = {f.what: f.reason.message for f in structure.fixed}
     assert reasons["1.up[0]"].startswith("is chosen among all units of this axis")
+
+
+def test_what_may_not_be_chosen_again_leaves_one_more_to_be_chosen():
+    (family,) = _experts_of(_net(_Twice()))
+    assert family.fewest == 2
+    (family,) = _experts_of(_net(_OneOfThem()))
+    assert family.fewest == 1
 
 
 def test_as_many_experts_stay_as_the_router_chooses():

@@ -15,7 +15,7 @@ _Call = tuple[str, str, int]
 
 
 class LiveStatistics:
-    """Finds the means and variances over units among a model's calls, and takes them anew.
+    """Finds the statistics and choices over units among a model's calls, and makes them anew.
 
     They are found by the name of the function, the module that calls it, and how often it has
     called it before: the masked model runs the code that was traced.
@@ -89,7 +89,7 @@ class LiveStatistics:
         if mask is None or bool(mask.all()):
             return None
         if name in _CHOICES:
-            return func(_without_gone(func, mask, axis, args[0], kwargs), *args[1:], **kwargs)
+            return func(_without_gone(name, mask, axis, args, kwargs), *args[1:], **kwargs)
         if name in _LENGTHS:
             return func(_silenced(mask, axis, args[0]), *args[1:], **kwargs)
         return _STATISTICS[name](mask, axis, *args, **kwargs)
@@ -107,11 +107,14 @@ def _silenced(mask: Tensor, axis: int, x: Tensor) -> Tensor:
 
 
 def _without_gone(
-    func: Callable[..., Any], mask: Tensor, axis: int, x: Tensor, kwargs: Mapping[str, Any]
+    name: str, mask: Tensor, axis: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Tensor:
     """Let gone units weigh nothing, and be the last to be chosen."""
-    smallest = func.__name__ not in {"argmin", "min"} and kwargs.get("largest", True)
-    return x.where(_weights(mask, axis, x) > 0, -torch.inf if smallest else torch.inf)
+    largest = name not in {"argmin", "min"}
+    if name == "topk":
+        largest = kwargs.get("largest", args[3] if len(args) > 3 else True)
+    x: Tensor = args[0]
+    return x.where(_weights(mask, axis, x) > 0, -torch.inf if largest else torch.inf)
 
 
 def _mean(
