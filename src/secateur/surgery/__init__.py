@@ -4,6 +4,7 @@ from secateur.structure import AttributeValue
 from secateur.surgery._copy import copy_of
 from secateur.surgery._cut import cut_, edit_of
 from secateur.surgery._edit import Edit
+from secateur.surgery._grouped import grouped_product
 from secateur.surgery._redesign import redesign
 from secateur.surgery._rehearse import rehearse
 from secateur.surgery._replay import replay_
@@ -20,6 +21,7 @@ __all__ = [
     "cut_",
     "distributed_in",
     "edit_of",
+    "grouped_product",
     "redesign",
     "rehearse",
     "renew_reducer_",

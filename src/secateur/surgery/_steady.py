@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from secateur.surgery._grouped import grouped_product
+
 Values = dict[str, Any]
 
 
@@ -58,8 +60,8 @@ class Steady(TorchFunctionMode):
             return args[0] if args else given["input"]
         if func in {Tensor.bernoulli_, Tensor.bernoulli, torch.bernoulli}:
             return args[0].fill_(1.0) if func is Tensor.bernoulli_ else torch.ones_like(args[0])
-        if func is torch._grouped_mm and args[0].dtype is torch.float64:
-            return _grouped_product(*args, **given)
+        if func is torch._grouped_mm:
+            return grouped_product(*args, **given)
         if func in _SAMPLES:
             return self._even(func, args, given)
         if func is F.scaled_dot_product_attention:
@@ -103,31 +105,6 @@ def _without_dropout(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """
     train = next(i for i, value in enumerate(args) if isinstance(value, bool)) + 3
     return (*args[:train], False, *args[train + 1 :])
-
-
-def _grouped_product(
-    rows: Tensor, weights: Tensor, offs: Tensor | None = None, **options: Any
-) -> Tensor:
-    """Multiply by groups in float64, for which PyTorch has no kernel.
-
-    Args:
-        rows: ``[rows, inner]``, or ``[groups, rows, inner]``.
-        weights: ``[groups, inner, outer]``.
-        offs: Where each group of rows ends; rows behind the last one give zeros.
-        **options: An added bias and a type of the result, which are not used by models so far.
-
-    Returns:
-        The products.
-    """
-    assert all(value is None for value in options.values())
-    if offs is None:
-        return rows @ weights
-    out = rows.new_zeros(len(rows), weights.shape[2])
-    start = 0
-    for weight, stop in zip(weights, offs.tolist(), strict=True):
-        out[start:stop] = rows[start:stop] @ weight
-        start = stop
-    return out
 
 
 _ALMOST_ONE = 1 - 2**-24

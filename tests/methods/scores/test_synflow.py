@@ -277,3 +277,31 @@ def test_a_network_without_flow_is_refused():
         model[2].weight.zero_()
     with pytest.raises(UsageError, match=r"flow of this Sequential is 0\.0"):
         SynFlow().units(subject_of(model, structure))
+
+
+class Mixture(nn.Module):
+    """Two experts, one for each row, by a grouped product or by one product a group."""
+
+    def __init__(self, is_grouped):
+        super().__init__()
+        self.experts = nn.Parameter(torch.arange(1.0, 129.0).reshape(2, 8, 8))
+        self.last = nn.Linear(8, 2, bias=False)
+        self.is_grouped = is_grouped
+
+    def forward(self, x):
+        ends = torch.tensor([1, 3], dtype=torch.int32)
+        if self.is_grouped:
+            return self.last(torch._grouped_mm(x, self.experts, offs=ends))
+        parts = zip(x.split([1, 2]), self.experts, strict=True)
+        return self.last(torch.cat([rows @ weight for rows, weight in parts]))
+
+
+def test_a_grouped_product_carries_as_much_as_its_groups():
+    scores = []
+    for is_grouped in (True, False):
+        torch.manual_seed(0)
+        model = Mixture(is_grouped)
+        scores.append(scored(model, trace(model, torch.ones(3, 8))))
+    assert scores[0].keys() == scores[1].keys()
+    for name in scores[0]:
+        assert_close(scores[0][name], scores[1][name], **LAW)

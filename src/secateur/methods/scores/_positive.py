@@ -27,6 +27,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from secateur.surgery import grouped_product
+
 
 class PositiveForward(TorchFunctionMode):
     """Replaces functions of PyTorch by their stand-ins inside a ``with`` block.
@@ -136,6 +138,7 @@ _STAND_INS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.rms_norm: _layer_norm,
     F.glu: _glu,
     F.scaled_dot_product_attention: _attention,
+    torch._grouped_mm: grouped_product,
 }
 _PASSED_ON = (
     (F, "celu elu gelu hardswish hardtanh hardtanh_ logsigmoid mish relu6 selu silu softplus"),
