@@ -773,3 +773,31 @@ def test_layers_that_leave_the_same_block_have_names_of_their_own():
 
     structure = trace(nn.Sequential(nn.Linear(4, 6), Block(), nn.Linear(6, 2)), torch.zeros(2, 4))
     assert [layer.name for layer in structure.layers] == ["1.first", "1.parts", "1.parts#2"]
+
+
+def test_a_chain_that_calls_a_module_twice_is_no_shortcut():
+    class Block(nn.Module):
+        """The larger operand ends in an activation; the smaller one comes from outside."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 12), nn.Linear(12, 6)
+            self.act = nn.ReLU()
+
+        def forward(self, x, shortcut):
+            x = self.act(self.second(self.act(self.first(x))))
+            return self.act(x + shortcut)
+
+    class Stage(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project, self.block = nn.Linear(6, 6), Block()
+
+        def forward(self, x):
+            return self.block(x, self.project(x))
+
+    net = nn.Sequential(nn.Linear(4, 6), Stage(), nn.Linear(6, 2))
+    structure = trace(net, torch.zeros(2, 4))
+    (layer,) = structure.layers
+    assert layer.stubs == (Stub(module="1.project", kind="zero"),)
+    assert verify(net, torch.randn(3, 4)).num_layers == 1

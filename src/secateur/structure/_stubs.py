@@ -102,6 +102,8 @@ def _block_becomes_shortcut(tape: Tape, branch: Branch, calls: Calls) -> Plan | 
             here = node.index
     if left or here != call.outputs[0] or (branch.overwritten and not kept):
         return None
+    if len(set(kept)) < len(kept):
+        return None  # a module that runs twice has one place among the children
     gone = calls.tensors_below([call.path], [f"{call.path}.{name}" for name in kept])
     stub = Stub(module=call.path, kind="shortcut" if kept else "identity", children=tuple(kept))
     return Plan(call.path, (stub,), gone)
