@@ -314,3 +314,11 @@ class MixedHeads(nn.Module):
 def test_a_sum_over_a_single_position_is_no_product_that_costs():
     structure = trace(MixedHeads(), TOKENS)
     assert structure.cost.macs.value() == counted_macs(MixedHeads(), TOKENS)
+
+
+def test_a_slice_of_what_has_no_units_carries_none():
+    network = nn.Sequential(nn.Linear(6, 4), BesideAToken(), nn.Linear(4, 3))
+    evidence = trace(network, TOKENS).evidence
+    labels = [label for _, found in evidence.places[0]["1"] for label in found]
+    assert labels
+    assert all(label.ids.any() for label in labels)

@@ -27,7 +27,9 @@ def slice_axis(call: Call) -> Tensor:
         _taken(call, label, axis, taken) if axis in label.axes else label for label in call.labels()
     ]
     doubt_sizes(call, [label for label in call.labels() if axis in label.axes])
-    return call.keep_name(call.put(out, [label for label in labels if label is not None]))
+    # Beside the units of a concatenation there may be none.
+    found = [label for label in labels if label is not None and label.ids.any()]
+    return call.keep_name(call.put(out, found))
 
 
 def _taken(call: Call, label: Label, axis: int, taken: range) -> Label | None:
