@@ -73,10 +73,3 @@ def test_an_axis_of_size_one_stays_labelled_through_a_reshape_of_its_neighbours(
 def test_an_axis_of_one_is_where_the_last_unit_was_but_not_where_several_meet(units, axes):
     label = axis_label(np.array([1, 2]), 0, 2)
     assert reshaped(label, (2, 4), (1, 2, 4), np.array(units)).axes == axes
-
-
-def test_of_two_axes_of_size_one_the_one_without_units_goes():
-    label = axis_label(np.array([7]), 2, 4)
-    result = reshaped(label, (5, 1, 1, 4), (5, 1, 4))
-    assert result.axes == {1}
-    assert result.ids.shape == (1, 1, 1)

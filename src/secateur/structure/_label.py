@@ -103,7 +103,7 @@ def reshaped(
     axes: set[int] = set()
     written: set[int] = set()
     major = -1
-    for old_group, new_group in _groups(old, new, label.axes):
+    for old_group, new_group in _groups(old, new):
         if label.axes.isdisjoint(old_group):
             full += [1] * len(old_group)
             shape += [1] * len(new_group)
@@ -138,15 +138,12 @@ def _is_one(units: NDArray[np.int64]) -> bool:
     return bool(first >= 0 and (units == first).all())
 
 
-def _groups(
-    old: Sequence[int], new: Sequence[int], labelled: frozenset[int] = frozenset()
-) -> list[tuple[list[int], list[int]]]:
+def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Match the axes of two shapes of equal size in the finest groups of equal products.
 
     Args:
         old: Shape before.
         new: Shape after.
-        labelled: Axes before that rather stay than others, where some axes of size 1 go.
 
     Returns:
         (axes before, axes after) a group; axes of size 1 are matched one to one where both sides
@@ -157,10 +154,6 @@ def _groups(
     while i < len(old) or j < len(new):
         left, right = [], []
         a = b = 1
-        if _gives_way(i, old, j, new, labelled):
-            groups.append(([i], []))
-            i += 1
-            continue
         if i < len(old) and j < len(new) and old[i] == new[j]:
             groups.append(([i], [j]))
             i, j = i + 1, j + 1
@@ -178,21 +171,3 @@ def _groups(
                 break
         groups.append((left, right))
     return groups
-
-
-def _gives_way(
-    i: int, old: Sequence[int], j: int, new: Sequence[int], labelled: frozenset[int]
-) -> bool:
-    """Tell whether an axis of size 1 goes, rather than a labelled one right behind it."""
-    if i >= len(old) or old[i] != 1 or i in labelled:
-        return False
-    ones = range(i, i + _num_ones(old, i))
-    return len(ones) > _num_ones(new, j) > 0 and not labelled.isdisjoint(ones)
-
-
-def _num_ones(shape: Sequence[int], start: int) -> int:
-    """Count the axes of size 1 from one on."""
-    count = 0
-    while start + count < len(shape) and shape[start + count] == 1:
-        count += 1
-    return count
